@@ -163,7 +163,7 @@ class GRU:
         H = self.hidden_size
         dy = checked("dy", dy, (self.output_size, B), self.theta.dtype)
         weights = views(self.theta, self.stacked_shapes)
-        U_zr, U_h = weights["U_zr"], weights["U_h"]
+        U_zr_T, U_h_T = weights["U_zr"].T, weights["U_h"].T
         gradient = np.empty_like(self.theta)
         d = views(gradient, self.stacked_shapes)
 
@@ -183,9 +183,9 @@ class GRU:
         for keep_t, r_t, delta_z_t, delta_r_t, delta_zr_t, delta_h_t in zip(*backwards):
             delta_z_t *= dh  # (10)
             delta_h_t *= dh  # (11)
-            d_rh = U_h.T.dot(delta_h_t)  # (12)
+            d_rh = U_h_T.dot(delta_h_t)  # (12)
             delta_r_t *= d_rh  # (13)
-            dh = keep_t * dh + r_t * d_rh + U_zr.T.dot(delta_zr_t)  # (14)
+            dh = keep_t * dh + r_t * d_rh + U_zr_T.dot(delta_zr_t)  # (14)
 
         d_inputs = weights["W"].T @ delta  # (15)
         delta = side_by_side(delta)
@@ -224,18 +224,24 @@ def checked(name: str, value, shape: tuple[int | str, ...], dtype: np.dtype) -> 
     Raises ValueError, naming what was expected and what came.
     """
     try:
-        array = np.array(value, dtype)  # a copy: the cache must not change with the input
+        array = np.array(value)  # a copy: the cache must not change with the input
+    except ValueError as error:  # steps that differ in shape
+        came = str(error)
+    else:
         fits = array.ndim == len(shape) and all(
             have == want or (isinstance(want, str) and have > 0)
             for have, want in zip(array.shape, shape)
         )
-        if fits and np.isfinite(array).all():
+        if array.dtype.kind not in "biuf":
+            came = f"{type(value).__name__} {value!r:.60}"
+        elif not fits:
+            came = f"shape {array.shape}"
+        elif np.isfinite(array := array.astype(dtype, copy=False)).all():
             return array
-        came = "nan or inf" if fits else f"shape {array.shape}"
-    except (TypeError, ValueError) as error:  # text, or steps that differ in shape
-        came = str(error)
-    expected = ", ".join(map(str, shape))
-    raise ValueError(f"{name}: expected finite numbers of shape ({expected}), got {came}")
+        else:
+            came = "nan or inf"
+    expected = str(shape).replace("'", "")
+    raise ValueError(f"{name}: expected finite numbers of shape {expected}, got {came}")
 
 
 # --- Learning -----------------------------------------------------------------------------------
@@ -244,8 +250,11 @@ def checked(name: str, value, shape: tuple[int | str, ...], dtype: np.dtype) -> 
 def clip_by_norm(gradient: np.ndarray, max_norm: float) -> float:
     """Scale the gradient, in place, to a Euclidean norm of at most max_norm.
 
-    Returns the norm before. Source: Pascanu et al. 2013 (arXiv 1211.5063), algorithm 1.
+    Returns the norm before. Source: Pascanu et al. 2013 (arXiv 1211.5063), algorithm 1. Raises
+    ValueError for a max_norm that is not above 0.
     """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm: expected a number above 0, got {max_norm}")
     norm = math.sqrt(gradient @ gradient)
     if norm > max_norm:
         gradient *= max_norm / norm  # (19)
@@ -270,11 +279,8 @@ class Adam:
         self.t = 0
 
     def step(self, gradient: np.ndarray) -> None:
-        """Update theta in place. Raises ValueError if the gradient has another shape."""
-        if np.shape(gradient) != self.theta.shape:
-            raise ValueError(
-                f"gradient: expected shape {self.theta.shape}, got {np.shape(gradient)}"
-            )
+        """Update theta in place. Raises ValueError for a wrong shape or a value not finite."""
+        gradient = checked("gradient", gradient, self.theta.shape, self.theta.dtype)
         self.t += 1
         self.m = self.beta1 * self.m + (1 - self.beta1) * gradient  # (20)
         self.v = self.beta2 * self.v + (1 - self.beta2) * gradient**2  # (21)
@@ -296,7 +302,7 @@ def train_step(
     """
     y, cache = model.forward(inputs)
     error = y - checked("target", target, y.shape, y.dtype)
-    loss = float(np.mean(error**2))  # (6)
+    loss = float((error**2).mean())  # (6)
     if math.isfinite(loss):
         dy = 2 * error / error.size  # (7)
         gradient, _, _ = model.backward(dy, cache)
@@ -355,8 +361,10 @@ class History:
 
 def held_out_mse(model: GRU, waves: np.ndarray) -> float:
     """Mean squared error of predicting the last step of each wave from all steps before it."""
-    y, _ = model.forward(waves[:-1])
-    return float(np.mean((y - waves[-1]) ** 2))
+    # A few hundred waves at a time: all at once would take gigabytes for long waves.
+    parts = np.array_split(waves, math.ceil(waves.shape[2] / 500), axis=2)
+    y = [model.forward(part[:-1])[0] for part in parts]
+    return float(np.mean((np.concatenate(y, axis=1) - waves[-1]) ** 2))
 
 
 def train(
@@ -372,27 +380,33 @@ def train(
     FloatingPointError when the loss is no longer finite, as nothing useful can come after that.
     """
     optimizer = Adam(model.theta)
-    every = max(1, options.updates // 20)
+    every = math.ceil(options.updates / 20)
     history.held_out.append((0, held_out_mse(model, held_out)))
-    print(f"{'update':>8}{'training MSE':>15}{'held-out MSE':>15}{'seconds':>10}")
+    print(f"{'update':>8}{'training MSE':>15}{'held-out MSE':>15}{'seconds':>10}", flush=True)
     start = time.perf_counter()
     for update in range(1, options.updates + 1):
-        progress = (update - 1) / options.updates
-        optimizer.learning_rate = options.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+        angle = math.pi * (update - 1) / options.updates
+        optimizer.learning_rate = options.learning_rate * (1 + math.cos(angle)) / 2  # (24)
         wave = sine_waves(rng, 1, options.seq_len + 1, options.noise)
         loss = train_step(model, optimizer, wave[:-1], wave[-1], options.clip)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} at update {update}: "
-                f"try a --learning-rate below {options.learning_rate:g}"
-            )
+        raise_unless_finite(loss, update, options)
         history.losses.append(loss)
         if update % every == 0 or update == options.updates:
             mse = held_out_mse(model, held_out)
+            raise_unless_finite(mse, update, options)
             history.held_out.append((update, mse))
             recent = np.mean(history.losses[-MEAN_OF:])
             seconds = time.perf_counter() - start
             print(f"{update:8d}{recent:15.5f}{mse:15.5f}{seconds:10.1f}", flush=True)
+
+
+def raise_unless_finite(mse: float, update: int, options: argparse.Namespace) -> None:
+    """Raise FloatingPointError, with what to try, if an error is infinite or NaN."""
+    if not math.isfinite(mse):
+        raise FloatingPointError(
+            f"the loss is {mse} at update {update}: "
+            f"try a --learning-rate below {options.learning_rate:g}"
+        )
 
 
 # --- The demo: what the trained network does ----------------------------------------------------
@@ -641,8 +655,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--updates", type=whole(1, 10**9), default=6000, help="updates, one wave each")
-    add("--hidden-size", type=whole(1, 10**6), default=32, help="hidden units")
-    add("--seq-len", type=whole(1, 10**6), default=30, help="steps seen before predicting")
+    add("--hidden-size", type=whole(1, 4096), default=32, help="hidden units")
+    add("--seq-len", type=whole(1, 1000), default=30, help="steps seen before predicting")
     add("--noise", type=noise_level, default=0.05, help="standard deviation of the noise")
     add("--learning-rate", type=positive, default=1e-3, help="Adam's first rate")
     add("--clip", type=positive, default=1.0, help="largest gradient norm")
@@ -659,6 +673,11 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     except OSError as error:
         parser.error(f"--plots-dir: expected a folder that can be written to, got {error}")
     return options
+
+
+def shown(path: Path) -> Path:
+    """The path from the current folder, where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -696,7 +715,7 @@ def demo(options: argparse.Namespace) -> None:
     print(f"persistence    {persistence:.5f}   the last value, repeated")
     print(f"parameters     {model.theta.size}")
     print(f"seconds        {time.perf_counter() - start:.1f}")
-    print(f"figures        {plots / 'gru_numpy_*.png'}")
+    print(f"figures        {shown(plots / 'gru_numpy_*.png')}")
     print(f"\ngradient norm at h_0 over that at h_{T}, median of 200 waves")
     print(f"{'':12}" + "".join(f"{name:>16}" for name in flows["trained"]))
     for state, flow in flows.items():
@@ -718,9 +737,11 @@ def compare_rates(options: argparse.Namespace) -> None:
             model = GRU(1, options.hidden_size, 1, options.seed)
             one = argparse.Namespace(**{**vars(options), "learning_rate": rate})
             train(model, one, np.random.default_rng(train_seed), held_out, histories[rate])
-    finally:
-        plot_learning_rates(histories, options.noise, path)
-    print(f"figure: {path}")
+    finally:  # a run that is broken off keeps its curves
+        histories = {rate: history for rate, history in histories.items() if history.losses}
+        if histories:
+            plot_learning_rates(histories, options.noise, path)
+    print(f"figure: {shown(path)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -733,9 +754,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with np.errstate(all="ignore"):  # train looks at every loss itself
             (compare_rates if options.rates else demo)(options)
     except KeyboardInterrupt:
-        status, message = 130, f"interrupted; the curve so far is in {options.plots_dir}"
-    except FloatingPointError as error:
-        status, message = 1, f"{error}; the curve so far is in {options.plots_dir}"
+        status, message = 130, f"interrupted; what was drawn so far is in {options.plots_dir}"
+    except (FloatingPointError, ValueError) as error:  # ValueError: a gradient that overflows
+        status, message = 1, f"{error}; what was drawn so far is in {options.plots_dir}"
     except MemoryError:
         status, message = 1, "not enough memory: try a smaller --hidden-size or --seq-len"
     except OSError as error:
