@@ -48,6 +48,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -177,7 +178,7 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
     index = 0 if column is None else header.index(column)
     values = []
     for line, row in rows:
-        text = row[index] if column is not None and index < len(row) else ",".join(row)
+        text = ",".join(row) if column is None else (row + [""] * len(header))[index]
         try:
             values.append(float(text))
         except ValueError:
@@ -205,7 +206,7 @@ def split_series(series: torch.Tensor, seq_len: int) -> Split:
     cut = len(series) * 4 // 5
     if len(series) - cut < seq_len + 1:
         raise ValueError(
-            f"expected at least {5 * (seq_len + 1)} numbers for --seq-len {seq_len}, so that the "
+            f"expected at least {5 * seq_len + 1} numbers for --seq-len {seq_len}, so that the "
             f"last fifth holds a window and the step after it, got {len(series)}"
         )
     mean, deviation = series[:cut].mean().item(), series[:cut].std(correction=0).item()
@@ -347,18 +348,23 @@ def fit(
         for x, y in batches:
             loss = train_step(model, optimizer, x.to(device), y.to(device), options.clip)
             update += 1
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss} at update {update}: "
-                    f"try a --learning-rate below {learning_rate:g}"
-                )
+            raise_unless_finite(loss, update, learning_rate)
             schedule.step()
             total, seen = total + loss * len(x), seen + len(x)  # batches differ in size
             if update % record_every == 0 or update == updates:
                 errors = total / seen, evaluate(model, validation, device)
+                raise_unless_finite(errors[1], update, learning_rate)
                 seconds = time.perf_counter() - start
                 yield Record(update, *(task.scale**2 * error for error in errors), seconds)
                 total, seen = 0.0, 0
+
+
+def raise_unless_finite(mse: float, update: int, learning_rate: float) -> None:
+    """Raise FloatingPointError, with what to try, if an error is infinite or NaN."""
+    if not math.isfinite(mse):
+        raise FloatingPointError(
+            f"the loss is {mse} at update {update}: try a --learning-rate below {learning_rate:g}"
+        )
 
 
 # --- Forecasts ----------------------------------------------------------------------------------
@@ -499,7 +505,7 @@ def compare(options: argparse.Namespace) -> None:
             print_comparison(sides, task)
             path = options.plots_dir / f"gru_vs_lstm_{task.name}.png"
             plot_comparison(sides, task, path)
-            print(f"figure: {path}")
+            print(f"figure: {shown(path)}")
 
 
 def print_comparison(sides: list[Network], task: Task) -> None:
@@ -509,7 +515,7 @@ def print_comparison(sides: list[Network], task: Task) -> None:
     print(f"the last columns: ms for one update ({', '.join(settings)})")
     below = f"updates to MSE < {task.threshold:.2g}"
     print(
-        f"{'network':8}{'weights':>8}  {'rate':9}{below:>25}{'final MSE':>29}"
+        f"{'network':8}{'weights':>8}  {'rate':8}{below:>25}{'final MSE':>34}"
         + "".join(f"{setting:>11}" for setting in settings)
     )
     for side in sides:
@@ -520,7 +526,7 @@ def print_comparison(sides: list[Network], task: Task) -> None:
             final = spread(final_mses(runs), ".3g")
             marked = f"{rate:.3g}{'*' if rate == side.best_rate() else ''}"
             print(
-                f"{side.name:8}{side.parameters:8d}  {marked:9}{updates:>25}{final:>29}"
+                f"{side.name:8}{side.parameters:8d}  {marked:8}{updates:>25}{final:>34}"
                 + "".join(f"{side.milliseconds[setting]:11.2f}" for setting in settings)
             )
     for name, value in task.references.items():
@@ -575,17 +581,20 @@ def plot_training_curve(records: Sequence[Record], name: str, task: Task, path: 
         validation = [r.validation_mse for r in records]
         axes.plot(epochs, validation, "o-", color=RED, ms=3, label="validation")
         draw_references(axes, task)
-        axes.set(xlabel="epoch", ylabel="mean squared error", yscale="log")
+        axes.set(xlabel="epoch", ylabel="mean squared error")
         axes.set_title(f"nn.{name} on {task.title}")
         axes.legend(ncols=2)
         save(figure, path)
 
 
 def draw_references(axes: Axes, task: Task) -> None:
-    """A horizontal line for each MSE that the task compares with."""
+    """A log axis, with a horizontal line for each MSE that the task compares with."""
     for (name, value), style in zip(task.references.items(), ("-.", "--", ":")):
         if value > 0:  # neither NaN nor zero, which a log axis can't show
             axes.axhline(value, color="black", ls=style, lw=1, label=name)
+    axes.set_yscale("log")
+    # Label 2, 3, 6 of a decade too if the axis spans fewer than three.
+    axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(3, 0.4)))
 
 
 def plot_forecast(
@@ -630,7 +639,7 @@ def plot_forecast(
 def plot_comparison(sides: list[Network], task: Task, path: Path) -> None:
     """Validation MSE by update: the median of the seeds and their range, each at its best rate."""
     with rc_context(STYLE):
-        figure = Figure()
+        figure = Figure(figsize=(7.0, 4.8))
         axes = figure.subplots()
         for side, color in zip(sides, (BLUE, RED, GREEN)):
             runs = side.runs[side.best_rate()]
@@ -641,9 +650,9 @@ def plot_comparison(sides: list[Network], task: Task, path: Path) -> None:
             axes.plot(updates, np.median(errors, axis=0), color=color, label=label)
         draw_references(axes, task)
         axes.axhline(task.threshold, color=GREY, lw=0.8, label=f"learned: {task.threshold:.2g}")
-        axes.set(xlabel="update", ylabel="validation MSE", yscale="log")
+        axes.set(xlabel="update", ylabel="validation MSE")
         axes.set_title(f"GRU and LSTM on {task.title}: median and range of {SEEDS} seeds")
-        axes.legend(fontsize="small")
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
         save(figure, path)
 
 
@@ -778,6 +787,11 @@ def make_task(options: argparse.Namespace, seed: int) -> Task:
     return adding_task(options, seed) if options.task == "adding" else sine_task(options, seed)
 
 
+def shown(path: Path) -> Path:
+    """The path from the current folder, where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def demo(options: argparse.Namespace) -> None:
     """Train one network, print what it reached and draw its figures."""
     start = time.perf_counter()
@@ -817,7 +831,7 @@ def demo(options: argparse.Namespace) -> None:
         print_own_units(model, series, options.seq_len, task)
     print(f"{'parameters':17}{parameter_count(model)}")
     print(f"{'seconds':17}{time.perf_counter() - start:.1f}   on {options.device}, one thread")
-    print(f"{'figures':17}{plots}_*.png")
+    print(f"{'figures':17}{shown(Path(f'{plots}_*.png'))}")
 
 
 def forecast_series(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -855,9 +869,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         (compare if options.compare else demo)(options)
     except KeyboardInterrupt:
-        status, message = 130, f"interrupted; what is complete is in {options.plots_dir}"
+        status, message = 130, f"interrupted; what was drawn so far is in {options.plots_dir}"
     except FloatingPointError as error:
-        status, message = 1, f"{error}; what is complete is in {options.plots_dir}"
+        status, message = 1, f"{error}; what was drawn so far is in {options.plots_dir}"
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower():  # torch reports a lack of it as a RuntimeError
             raise
