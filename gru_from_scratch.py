@@ -42,6 +42,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+# NumPy's matrix library reads these when it is imported. Matrices this small gain nothing from a
+# second thread, and on a busy machine the threads wait for each other many times longer.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
