@@ -172,7 +172,7 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"expected a readable text file, got {error}") from None
     if column is not None and column not in header:
-        raise ValueError(f"expected one of the columns {', '.join(header)}, got {column!r}")
+        raise ValueError(f"expected one of the columns {str(header)[1:-1]:.200}, got {column!r}")
     while rows and not any(rows[-1][1]):
         rows.pop()  # empty lines at the end
     index = 0 if column is None else header.index(column)
@@ -185,7 +185,7 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
             values.append(math.nan)
         if not math.isfinite(values[-1]):
             hint = "" if column is not None else "; for a CSV file with a header, give --column"
-            raise ValueError(f"line {line}: expected a finite number, got {text!r}{hint}")
+            raise ValueError(f"line {line}: expected a finite number, got {text!r:.60}{hint}")
     return torch.tensor(values, dtype=torch.float64)
 
 
