@@ -172,7 +172,8 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"expected a readable text file, got {error}") from None
     if column is not None and column not in header:
-        raise ValueError(f"expected one of the columns {str(header)[1:-1]:.200}, got {column!r}")
+        names = " ".join(", ".join(header).split())  # one line, whatever the header holds
+        raise ValueError(f"expected one of the columns {names:.200}, got {column!r}")
     while rows and not any(rows[-1][1]):
         rows.pop()  # empty lines at the end
     index = 0 if column is None else header.index(column)
