@@ -418,7 +418,7 @@ def sine_demo(plots_dir: Path, seed: int, updates: int, hidden_size: int, seq_le
         print(f"best possible          {best:.5f}   held-out is {mse / best:.2f} times that")
     print(f"noise variance         {noise**2:.5f}")
     persistence = np.mean([(x[-1] - target) ** 2 for x, target in held_out])
-    print(f"repeating the last     {persistence:.5f}")
+    print(f"persistence            {persistence:.5f}")
     print(f"parameters             {model.theta.size}")
     runs = {}
     for factor in (0.01, 1, 100):
