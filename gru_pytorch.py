@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
@@ -146,7 +147,7 @@ def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoade
 # --- Figures ------------------------------------------------------------------------------------
 
 BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # safe for colour-blind eyes
-STYLE = {"figure.dpi": 140, "figure.constrained_layout.use": True, "axes.titlesize": "medium",
+STYLE = {"figure.dpi": 140, "figure.constrained_layout.use": True, "axes.ymargin": 0.1,
          "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}  # fmt: skip
 
 
@@ -175,6 +176,7 @@ def plot_training_curve(history: list[Epoch], levels: dict[str, float], path: Pa
 def draw_levels(axes, levels: dict[str, float]) -> None:
     """A log axis, with a named line for each level that it can show."""
     axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(3, 0.4)))
     for (name, level), style in zip(levels.items(), ("--", "-.", ":")):
         if level > 0:
             axes.axhline(level, color="black", ls=style, lw=1, label=name)
@@ -221,8 +223,7 @@ def sine_task(seed: int, seq_len: int, noise: float, count: int) -> Task:
     best = noise**2 * (1 + 1 / seq_len)
     levels = {"best possible": best if seq_len % PERIOD == 0 else math.nan}
     levels["persistence"] = (sets[2][:, -1] - sets[2][:, -2]).square().mean().item()
-    sets = map(NextStep, sets, (False, True, True))
-    return Task(*sets, 1.5 * best or 0.001, levels)
+    return Task(*map(NextStep, sets, (False, True, True)), 1.5 * best or 0.001, levels)
 
 
 def train(task: Task, setup: Setup, record: Callable[[Epoch], None], every: int | None = None):
@@ -319,8 +320,8 @@ def adding_task(seed: int, seq_len: int, count: int) -> Task:
 
 
 # What one training reached; both errors are infinite if it diverged. An epoch is EVERY updates.
+# Below, runs holds a list of them, one for each seed, by network and learning rate.
 Run = namedtuple("Run", "history validation_mse test_mse")
-Runs = dict[tuple[str, float], list[Run]]  # by network and learning rate, a run for each seed
 
 
 def compare(make_task: Callable[[int], Task], setup: Setup, path: Path) -> None:
@@ -378,7 +379,7 @@ def time_updates(networks: dict[str, Setup], task: Task) -> dict[str, list[float
     return {name: [count[name], *(medians[name, on] for on in settings)] for name in networks}
 
 
-def chosen(runs: Runs) -> Runs:
+def chosen(runs: dict) -> dict:
     """Of each network the runs at the learning rate with the smallest median validation MSE."""
     best = {}
     for (name, rate), of_rate in runs.items():
@@ -394,7 +395,7 @@ def spread(values: list[float], form: str, infinite: str) -> str:
     return f"{texts[0]} ({texts[1]} - {texts[2]})"
 
 
-def print_comparison(runs: Runs, costs: dict[str, list[float]], task: Task) -> None:
+def print_comparison(runs: dict, costs: dict[str, list[float]], task: Task) -> None:
     """A row for each network at its chosen rate, then a row for every network and rate."""
     head = f"{'network':9}{'weights':>8}  {'rate':9}{f'updates to {task.learned:.2g}':>24}"
     head += f"{'test MSE':>32}{'ms':>8}{'s':>8}{'ms*':>8}{'s*':>8}"
@@ -416,7 +417,7 @@ def print_comparison(runs: Runs, costs: dict[str, list[float]], task: Task) -> N
         print(f"{name}: MSE {level:.5f}")
 
 
-def plot_comparison(runs: Runs, task: Task, path: Path) -> None:
+def plot_comparison(runs: dict, task: Task, path: Path) -> None:
     """Validation MSE by update, each network at its chosen rate: median and range of the seeds."""
     with drawing(path, height=4.8) as axes:
         for ((name, rate), of_rate), color in zip(chosen(runs).items(), (BLUE, RED, GREEN)):
@@ -502,7 +503,7 @@ def series_demo(values: np.ndarray, seq_len: int, setup: Setup, plots: str) -> N
     """Forecast one's own series: the last value plus the change that the network predicts."""
     task, x, unit = series_task(values, seq_len)
     model = show_training(task, setup, Path(f"{plots}_training_curve.png"))
-    N, start = len(values), len(values) - len(task.test)
+    start, N = len(values) - len(task.test), len(values)
     truth, before = values[start:], values[start - 1 : -1]
     ahead = before + unit * one_step(model, x[start - 1 - seq_len :], seq_len).numpy()
     future = values[-1] + unit * free_running(model, x[-seq_len:], seq_len).numpy().cumsum()
@@ -521,7 +522,7 @@ def series_demo(values: np.ndarray, seq_len: int, setup: Setup, plots: str) -> N
     linear = linear_forecast(values, seq_len + 1, N * 70 // 100)[-len(truth) :]
     forecasts = {"test RMSE": ahead, "persistence": before, "linear": linear}
     rmse = {name: np.sqrt(np.mean((each - truth) ** 2)) for name, each in forecasts.items()}
-    print("\n" + "\n".join(f"{name:16}{value:.5g}" for name, value in rmse.items()))
+    print(*(f"\n{name:16}{value:.5g}" for name, value in rmse.items()), sep="")
     ratios = {name: rmse["test RMSE"] / rmse[name] for name in ("persistence", "linear")}
     verdict = [f"{abs(ratio - 1):.0%} {'below' if ratio < 1 else 'above'} {name}"
                for name, ratio in ratios.items()]  # fmt: skip
@@ -530,8 +531,7 @@ def series_demo(values: np.ndarray, seq_len: int, setup: Setup, plots: str) -> N
 
 # --- The command line ---------------------------------------------------------------------------
 
-MODES = ("sine", "adding", "data")
-OPTIONS = {  # name: (type, least value, default of each mode, meaning)
+OPTIONS = {  # name: (type, least value, defaults of the modes sine, adding and data, meaning)
     "epochs": (int, 1, 30, 1, 100, "passes over the training data"),
     "batch_size": (int, 1, 32, 64, 32, "sequences in an update"),
     "hidden_size": (int, 1, 32, 64, 32, "hidden units"),
@@ -548,21 +548,20 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     """Read the options; a wrong one ends the program with status 2 before any work."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     devices = [*(device for device in there if there[device]), "cpu"]
-    plots = Path(__file__).resolve().parent / "plots"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
     either = parser.add_mutually_exclusive_group().add_argument
     either("--cell", choices=("gru", "lstm"), default="gru", help="what to train (default: gru)")
     either("--compare", action="store_true", help="train GRU and LSTM, 3 seeds at 3 rates each")
     either = parser.add_mutually_exclusive_group().add_argument
     either("--task", choices=("sine", "adding"), default="sine", help="(default: sine)")
     either("--data", type=Path, help="your own series: a file with one number a line, or CSV")
+    add = parser.add_argument
     add("--column", help="the column of a CSV file with a header")
     for name, (kind, _, *defaults, text) in OPTIONS.items():
-        shown = ", ".join(f"{mode} {value}" for mode, value in zip(MODES, defaults))
-        add("--" + name.replace("_", "-"), type=kind, help=f"{text} (default: {shown})")
+        text += " (default: sine {}, adding {}, data {})".format(*defaults)
+        add("--" + name.replace("_", "-"), type=kind, help=text)
     add("--device", choices=devices, default=devices[0], help="default: %(default)s")
-    add("--plots-dir", type=Path, default=plots, help="folder for the figures")
+    add("--plots-dir", type=Path, default=Path(__file__).resolve().parent / "plots", help="figures")
     add("--quick", action="store_true", help="a smoke run, drawn in plots/quick")
     options = parser.parse_args(argv)
     if options.column is not None and options.data is None:
@@ -570,8 +569,9 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     if options.task == "adding" and not options.compare:
         parser.error("--task adding: expected --compare beside it")
     options.mode = options.task if options.data is None else "data"
+    mode = ("sine", "adding", "data").index(options.mode)
     for name, (_, least, *defaults, _) in OPTIONS.items():
-        value, default = getattr(options, name), defaults[MODES.index(options.mode)]
+        value, default = getattr(options, name), defaults[mode]
         if value is None:
             setattr(options, name, default)
         elif default is None:
