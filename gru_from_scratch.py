@@ -83,23 +83,22 @@ class GRU:
         H, F = p["W_z"].shape
         inputs = checked("inputs", inputs, ("T", F, "B"), dtype)
         T, _, B = inputs.shape
-        x = np.concatenate([np.zeros((1, F, B), dtype), inputs])  # padded, so that x[t] is x_t
+        x = np.concatenate([np.zeros((1, F, B), dtype), inputs])  # padded: x[t] is x_t
 
         # The part of (1) to (3) that does not depend on h_{t-1}, for all steps at once.
         Wx_plus_b_z = p["W_z"] @ x + p["b_z"]
         Wx_plus_b_r = p["W_r"] @ x + p["b_r"]
         Wx_plus_b_h = p["W_h"] @ x + p["b_h"]
 
-        z, r, h_tilde, h = np.zeros((4, T + 1, H, B), dtype)  # four arrays
+        z, r, h_tilde, h = np.zeros((4, T + 1, H, B), dtype)  # of each, row t is step t
         if h0 is not None:
             h[0] = checked("h0", h0, (H, B), dtype)
         U_z, U_r, U_h = p["U_z"], p["U_r"], p["U_h"]
         for t in range(1, T + 1):
-            h_prev = h[t - 1]
-            z[t] = sigmoid(Wx_plus_b_z[t] + U_z @ h_prev)  # (1)
-            r[t] = sigmoid(Wx_plus_b_r[t] + U_r @ h_prev)  # (2)
-            h_tilde[t] = np.tanh(Wx_plus_b_h[t] + U_h @ (r[t] * h_prev))  # (3)
-            h[t] = (1 - z[t]) * h_prev + z[t] * h_tilde[t]  # (4)
+            z[t] = sigmoid(Wx_plus_b_z[t] + U_z @ h[t - 1])  # (1)
+            r[t] = sigmoid(Wx_plus_b_r[t] + U_r @ h[t - 1])  # (2)
+            h_tilde[t] = np.tanh(Wx_plus_b_h[t] + U_h @ (r[t] * h[t - 1]))  # (3)
+            h[t] = (1 - z[t]) * h[t - 1] + z[t] * h_tilde[t]  # (4)
         y = p["W_y"] @ h[T] + p["b_y"]  # (5)
         return y, Cache(x, z, r, h_tilde, h)
 
@@ -125,43 +124,41 @@ class GRU:
             (17)  dU_z = sum_t da_z @ h_{t-1}^T,  dU_r = sum_t da_r @ h_{t-1}^T
             (18)  dU_h = sum_t da_h @ rh^T
 
-        Returns dL/dtheta (P,), dx (T, F, B) and dh (T + 1, H, B), whose row t is dL/dh_t. theta
-        must be what it was in the forward pass.
+        Returns dL/dtheta (P,), dx (T, F, B) like inputs, and dh (T + 1, H, B), whose row t is
+        dL/dh_t. Call it before the weights change.
         """
         x, z, r, h_tilde, h = cache
         T, p = len(x) - 1, self.parameters
         dy = checked("dy", dy, (len(p["W_y"]), x.shape[2]), self.theta.dtype)
 
-        dh, da_z, da_r, da_h = np.zeros((4, *z.shape), dy.dtype)  # four arrays
+        dh, da_z, da_r, da_h = np.zeros((4, *z.shape), dy.dtype)  # of each, row t is step t
         dh[T] = p["W_y"].T @ dy  # (9)
-        slope_z, slope_r, slope_h = z * (1 - z), r * (1 - r), 1 - h_tilde**2  # at all steps
+        h_prev = np.concatenate([h[:1], h[:-1]])  # row t is h_{t-1}
+        slope_z, slope_r, slope_h = z * (1 - z), r * (1 - r), 1 - h_tilde**2
         U_z, U_r, U_h = p["U_z"], p["U_r"], p["U_h"]
         for t in range(T, 0, -1):
-            h_prev = h[t - 1]
-            da_z[t] = dh[t] * (h_tilde[t] - h_prev) * slope_z[t]  # (10)
+            da_z[t] = dh[t] * (h_tilde[t] - h_prev[t]) * slope_z[t]  # (10)
             da_h[t] = dh[t] * z[t] * slope_h[t]  # (11)
             drh = U_h.T @ da_h[t]  # (12)
-            da_r[t] = drh * h_prev * slope_r[t]  # (13)
+            da_r[t] = drh * h_prev[t] * slope_r[t]  # (13)
             dh[t - 1] = dh[t] * (1 - z[t]) + drh * r[t] + U_z.T @ da_z[t] + U_r.T @ da_r[t]  # (14)
 
-        x, da_z, da_r, da_h = x[1:], da_z[1:], da_r[1:], da_h[1:]  # without the padding
-        h_before, rh = h[:-1], r[1:] * h[:-1]  # what the steps 1 .. T began with
         dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
         gradients = {
-            "W_z": sum_of_products(da_z, x),  # (16)
-            "W_r": sum_of_products(da_r, x),  # (16)
-            "W_h": sum_of_products(da_h, x),  # (16)
-            "U_z": sum_of_products(da_z, h_before),  # (17)
-            "U_r": sum_of_products(da_r, h_before),  # (17)
-            "U_h": sum_of_products(da_h, rh),  # (18)
-            "b_z": da_z.sum(axis=(0, 2)),  # (16)
-            "b_r": da_r.sum(axis=(0, 2)),  # (16)
-            "b_h": da_h.sum(axis=(0, 2)),  # (16)
+            "W_z": sum_over_steps(da_z, x),  # (16)
+            "W_r": sum_over_steps(da_r, x),  # (16)
+            "W_h": sum_over_steps(da_h, x),  # (16)
+            "U_z": sum_over_steps(da_z, h_prev),  # (17)
+            "U_r": sum_over_steps(da_r, h_prev),  # (17)
+            "U_h": sum_over_steps(da_h, r * h_prev),  # (18)
+            "b_z": da_z.sum(axis=(0, 2))[:, None],  # (16)
+            "b_r": da_r.sum(axis=(0, 2))[:, None],  # (16)
+            "b_h": da_h.sum(axis=(0, 2))[:, None],  # (16)
             "W_y": dy @ h[T].T,  # (8)
-            "b_y": dy.sum(axis=1),  # (8)
+            "b_y": dy.sum(axis=1)[:, None],  # (8)
         }
         gradient = np.concatenate([gradients[name].ravel() for name in self.shapes])
-        return gradient, dx, dh
+        return gradient, dx[1:], dh
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -177,9 +174,9 @@ class GRU:
         return views
 
 
-def sum_of_products(da: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Sum over t of da_t @ q_t^T, for da (T, H, B) and q (T, K, B): it sums over axes 0 and 2."""
-    return np.tensordot(da, q, axes=([0, 2], [0, 2]))
+def sum_over_steps(da: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Sum of da_t @ q_t^T over t = 1 .. T. (It sums over axis 0, the steps, and 2, the batch.)"""
+    return np.tensordot(da[1:], q[1:], axes=([0, 2], [0, 2]))
 
 
 # --- Learning -----------------------------------------------------------------------------------
