@@ -275,14 +275,16 @@ def train(model: GRU, draw: Callable[[], Batch], held_out: list[Batch], updates:
     for k in range(1, updates + 1):
         adam.learning_rate = learning_rate * (1 + math.cos(math.pi * (k - 1) / updates)) / 2  # (24)
         mse = loss = train_step(model, adam, *draw(), max_norm)
-        history.losses.append(loss)
-        if k == updates or k % math.ceil(updates / 5) == 0:
+        reported = k == updates or k % math.ceil(updates / 5) == 0
+        if reported:
             mse = np.mean([(model.forward(x)[0] - target) ** 2 for x, target in held_out])
+        if not (math.isfinite(loss) and math.isfinite(mse)):
+            raise FloatingPointError(f"update {k}: error not finite; try a lower --learning-rate")
+        history.losses.append(loss)
+        if reported:
             history.held_out.append((k, mse))
             recent, seconds = np.mean(history.losses[-MEAN_OF:]), time.perf_counter() - start
             print(f"{k:8d}{recent:15.5f}{mse:15.5f}{seconds:10.1f}", flush=True)
-        if not (math.isfinite(loss) and math.isfinite(mse)):
-            raise FloatingPointError(f"update {k}: error not finite; try a lower --learning-rate")
 
 
 def forecast(model: GRU, wave: np.ndarray, window: int, free_running: bool) -> list[float]:
@@ -464,7 +466,7 @@ def adding_demo(plots_dir: Path, seed: int, updates: int, hidden_size: int, seq_
 OPTIONS = {  # name: (type, least value, default of the sine and of the adding demo, meaning)
     "updates": (int, 1, 3000, 1000, "updates, each on new data"),
     "hidden_size": (int, 1, 32, 16, "hidden units"),
-    "seq_len": (int, 2, 30, 50, "steps in a sequence"),
+    "seq_len": (int, 3, 30, 50, "steps in a sequence"),
     "learning_rate": (float, 1e-9, 1e-3, 0.03, "Adam's first rate, which falls to zero"),
     "clip": (float, 1e-9, 1.0, 1.0, "largest norm of the gradient"),
     "noise": (float, 0, 0.05, None, "standard deviation of the sine waves' noise"),
