@@ -84,3 +84,8 @@ def default_runs(request):
         }
         yield runs
         pool.shutdown(cancel_futures=True)
+
+
+def pytest_collection_modifyitems(items):
+    """The tests of the default runs come last, when these are done."""
+    items.sort(key=lambda item: "default_run" in item.name)
