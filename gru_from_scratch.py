@@ -412,7 +412,7 @@ def sine_demo(plots_dir: Path, seed: int, updates: int, hidden_size: int, seq_le
 
     print(f"\nheld-out MSE           {mse:.5f}")
     if seq_len % PERIOD == 0 and noise > 0:
-        # T noisy values tell the phase to a variance of 2 noise^2 / T, and half of that is felt.
+        # T noisy values tell the phase to a variance of 2 noise^2 / T; times cos^2, 1/2 on average.
         best = noise**2 * (1 + 1 / seq_len)
         print(f"best possible          {best:.5f}   held-out is {mse / best:.2f} times that")
     print(f"noise variance         {noise**2:.5f}")

@@ -46,13 +46,13 @@ class NextStep(Dataset):
     """
 
     def __init__(self, sequences: torch.Tensor, only_last: bool = False) -> None:
-        self.sequences, self.first = sequences, -1 if only_last else 1
+        self.sequences, self.target_start = sequences, -1 if only_last else 1
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.sequences[i, :-1], self.sequences[i, self.first :]
+        return self.sequences[i, :-1], self.sequences[i, self.target_start :]
 
 
 def sine_waves(generator: torch.Generator, count: int, length: int, noise: float) -> torch.Tensor:
@@ -83,7 +83,7 @@ class SequenceModel(nn.Module):
 # --- Training and evaluation --------------------------------------------------------------------
 
 
-Epoch = namedtuple("Epoch", "number train_mse validation_mse")  # the last is from its end
+Epoch = namedtuple("Epoch", "number train_mse validation_mse")  # mean over it; at its end
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor,
@@ -122,7 +122,7 @@ def evaluate(model: nn.Module, loader: DataLoader) -> float:
 def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoader, epochs: int,
         learning_rate: float, max_norm: float, record: Callable[[Epoch], None]):  # fmt: skip
     """Train with Adam, whose rate falls to zero as a cosine, calling record after every epoch; keep
-    the weights of the smallest validation error. FloatingPointError when one is not finite.
+    the weights of the smallest validation error. FloatingPointError if an error is not finite.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
@@ -161,13 +161,13 @@ def drawing(path: Path, rows: int = 1, height: float = 4.0, **layout) -> Iterato
 
 
 def plot_training_curve(history: list[Epoch], levels: dict[str, float], path: Path) -> None:
-    """Training and validation MSE by epoch, the epoch whose weights are kept, and levels."""
+    """Training and validation MSE by epoch, the best epoch, and levels to compare with."""
     numbers, train_mses, validation_mses = zip(*history)
     best = min(history, key=lambda epoch: epoch.validation_mse)
     with drawing(path) as axes:
         axes.plot(numbers, train_mses, color=BLUE, label="training, mean of all steps")
         axes.plot(numbers, validation_mses, color=RED, label="validation, last step")
-        axes.plot(best.number, best.validation_mse, "o", color=RED, label="weights kept")
+        axes.plot(best.number, best.validation_mse, "o", color=RED, label="best epoch")
         draw_levels(axes, levels)
         axes.set(xlabel="epoch", ylabel="mean squared error")
         axes.legend(ncols=2)
@@ -195,7 +195,7 @@ def plot_forecasts(panels: dict[str, tuple[np.ndarray, np.ndarray, int]], path: 
 # --- The sine waves -----------------------------------------------------------------------------
 
 
-# What to learn: sets to train on, to choose by and to report on, which share no target; the
+# What to learn: sets for training, validation and test, which share no target; the
 # validation MSE below which it counts as learned; MSEs to compare with; and whether the head begins
 # with zeros, so that the untrained network predicts 0.
 Task = namedtuple("Task", "train validation test learned levels zero_head", defaults=[False])
@@ -219,15 +219,15 @@ def sine_task(seed: int, seq_len: int, noise: float, count: int) -> Task:
     """Next-step prediction on noisy sine waves; learned: 1.5 times the best possible MSE."""
     generator = torch.Generator().manual_seed(seed)
     sets = [sine_waves(generator, n, seq_len + 1, noise) for n in (count, count, 4 * count)]
-    # T noisy values tell the phase to a variance of 2 noise^2 / T, and half of that is felt.
+    # T noisy values tell the phase to a variance of 2 noise^2 / T; times cos^2, 1/2 on average.
     best = noise**2 * (1 + 1 / seq_len)
-    levels = {"best possible": best if seq_len % PERIOD == 0 else math.nan}
+    levels = {"best possible": best} if seq_len % PERIOD == 0 else {}
     levels["persistence"] = (sets[2][:, -1] - sets[2][:, -2]).square().mean().item()
     return Task(*map(NextStep, sets, (False, True, True)), 1.5 * best or 0.001, levels)
 
 
 def train(task: Task, setup: Setup, record: Callable[[Epoch], None], every: int | None = None):
-    """Train a new network; an epoch is a pass over the training set or, if given, every updates."""
+    """Train a new network; an epoch is a pass over the training set, or `every` updates."""
     epochs, count = setup.epochs, None
     if every is not None:
         epochs = math.ceil(epochs * math.ceil(len(task.train) / setup.batch_size) / every)
@@ -287,7 +287,7 @@ def sine_demo(task: Task, setup: Setup, seq_len: int, noise: float, plots: str) 
         "Free-running: the first window, then its own forecasts": (wave, free, seq_len),
     }
     plot_forecasts(panels, Path(f"{plots}_forecast.png"))
-    mse, best = evaluate(model, DataLoader(task.test, 256)), task.levels["best possible"]
+    mse, best = evaluate(model, DataLoader(task.test, 256)), task.levels.get("best possible", 0)
     ratio = f"   {mse / best:.2f} times the best possible" if best > 0 else ""
     print(f"\ntest MSE        {mse:.5f}{ratio}")
     for name, level in task.levels.items():

@@ -24,19 +24,19 @@ import gru_pytorch as gp
 
 CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
 SMALL = ("--quick", "--hidden-size", "4", "--seq-len", "2")
-SETUP = gp.Setup("gru", 10, 1, 2, 7, 0.3, 1.0, 0, "cpu")
+SETUP = gp.Setup("gru", 10, 1, 2, 7, 0.3, 0.7, 0, "cpu")
 CURVE, FORECAST = "gru_pytorch_training_curve.png", "gru_pytorch_forecast.png"
 
 
-def noise_pairs(seed=0):
+def noise_pairs(seed=0, only_last=False):
     """Noise that grows from the first sequence to the last, so that no two batches are alike."""
     sequences = torch.randn(20, 7, 1, generator=torch.Generator().manual_seed(seed))
-    return gp.NextStep(sequences * torch.linspace(0.5, 3, 20)[:, None, None])
+    return gp.NextStep(sequences * torch.linspace(0.5, 3, 20)[:, None, None], only_last)
 
 
 def loaders():
-    """Two data sets in batches of 7, 7 and 6."""
-    return DataLoader(noise_pairs(0), 7), DataLoader(noise_pairs(1), 7)
+    """Two data sets in batches of 7, 7 and 6. The second has targets for the last step alone."""
+    return DataLoader(noise_pairs(0), 7), DataLoader(noise_pairs(1, only_last=True), 7)
 
 
 def random_model(cell="gru", features=1, layers=1, dtype=torch.float32):
@@ -89,6 +89,14 @@ def curves(axes):
     return {label: (list(line.get_xdata()), list(line.get_ydata())) for line, label in named}
 
 
+@pytest.fixture
+def models(monkeypatch):
+    """The networks that a demo trains."""
+    kept, train = [], gp.train
+    monkeypatch.setattr(gp, "train", lambda *rest: kept.append(train(*rest)) or kept[-1])
+    return kept
+
+
 # --- Data ---------------------------------------------------------------------------------------
 
 
@@ -119,6 +127,7 @@ def test_sine_waves_and_their_levels_are_those_of_a_phase_fitted_to_a_whole_peri
     assert abs((noise[:, 1:] * noise[:, :-1]).mean()) < 0.0001
 
     task = gp.sine_task(0, 30, 0.1, 20_000)
+    assert [part[:][1].shape[1] for part in task[:3]] == [30, 1, 1]
     x, y = task.test[:]
     best, persistence = 0.1**2 * (1 + 1 / 30), torch.mean((x[:, -1:] - y) ** 2).item()
     error = torch.mean((fitted(torch.cat([x, y], dim=1))[0][:, -1:] - y[:, :, 0]) ** 2).item()
@@ -127,7 +136,7 @@ def test_sine_waves_and_their_levels_are_those_of_a_phase_fitted_to_a_whole_peri
     assert persistence == pytest.approx(1 - math.cos(2 * math.pi / 30) + 2 * 0.1**2, rel=0.02)
     assert task.levels == pytest.approx({"best possible": best, "persistence": persistence})
     assert task.learned == pytest.approx(1.5 * best) and gp.sine_task(0, 9, 0, 5).learned == 0.001
-    assert math.isnan(gp.sine_task(0, 31, 0.1, 5).levels["best possible"])
+    assert "best possible" not in gp.sine_task(0, 31, 0.1, 5).levels
 
 
 @pytest.mark.parametrize("T", [2, 7])
@@ -185,15 +194,16 @@ def test_every_value_is_a_target_of_one_part_alone_and_training_sees_no_other(N,
 
 @CELLS
 def test_an_untrained_network_repeats_the_last_value_exactly_in_the_unit_of_training(cell):
-    values = noisy_wave(100)
-    wild = np.concatenate([values[:70], 1e3 * (-1.5) ** np.arange(30)])
+    values = noisy_wave(1600)
+    wild = np.concatenate([values[:1120], 1e3 * (-1.01) ** np.arange(480)])
     (task, x, unit), (other, _, other_unit) = (gp.series_task(each, 12) for each in (values, wild))
-    squares = [np.mean(np.diff(part) ** 2) for part in (values[:70], values[69:85], values[84:])]
+    parts = values[:1120], values[1119:1360], values[1359:]
+    squares = [np.mean(np.diff(part) ** 2) for part in parts]
     assert unit == other_unit == pytest.approx(math.sqrt(squares[0]), rel=1e-12)
     assert all(map(torch.equal, task.train[:], other.train[:]))
     assert task.learned == pytest.approx(squares[1] / unit**2, rel=1e-5)  # as good as repeating
     model, repeating = gp.build(task, SETUP._replace(cell=cell)), squares[2] / unit**2
-    assert torch.all(gp.one_step(model, x, 12) == 0)
+    assert gp.one_step(model, x, 12).tolist() == 1587 * [0]  # more than a part of 1024
     assert gp.evaluate(model, DataLoader(task.test, 7)) == pytest.approx(repeating, rel=1e-5)
     assert task.levels == pytest.approx({"persistence": repeating}, rel=1e-5)
 
@@ -208,14 +218,13 @@ def test_the_linear_forecast_is_least_squares_on_the_training_part_and_exact_whe
     np.testing.assert_allclose(gp.linear_forecast(values, 5, 40), values[5:], rtol=0, atol=1e-6)
 
 
-def test_what_is_printed_saved_and_drawn_of_ones_own_series(tmp_path, monkeypatch, drawn):
+def test_what_is_printed_saved_and_drawn_of_ones_own_series(tmp_path, models, drawn):
     """Against forecasts with the trained network, one window at a time."""
-    models, train = [], gp.train
-    monkeypatch.setattr(gp, "train", lambda *rest: models.append(train(*rest)) or models[0])
     values, T = noisy_wave(100), 12
-    argv = ("--data", numbers_file(tmp_path, values), "--seq-len", T, "--epochs", 20)
-    status, out, err = run(*argv, "--plots-dir", tmp_path)
+    data = numbers_file(tmp_path, values)
+    status, out, err = run("--data", data, "--epochs", 25, "--plots-dir", tmp_path)
     assert (status, err) == (0, "")
+    assert [*map(int, re.findall(r"^ +(\d+) ", out, re.M))] == [*range(3, 25, 3), 25]
     unit = np.sqrt(np.mean(np.diff(values[:70]) ** 2))
 
     def next_value(before):
@@ -274,14 +283,14 @@ def test_lines_and_the_column_of_a_table_are_read_as_the_same_series(content, co
     assert gp.read_series(path, column).tolist() == [1, 2.5, -300]
 
 
-NUMBER, TEXT = "expected a number like 1.5, got ", "expected a text file in UTF-8, got "
-FEW = "expected at least 10 values for --seq-len 5, got "
+NUMBER, TEXT = "expected a number like 1.5, got ", "expected a text file in UTF-8, got .*"
+FEW, HINT = "expected at least 10 values for --seq-len 5, got ", "; for a table, add --column NAME"
 UNREADABLE = {
-    "text": (b"1\n2\ntwelve\n4\n", None, f"line 3: {NUMBER}'twelve'"),
-    "an empty line": (b"1\n\n3\n", None, f"line 2: {NUMBER}''"),
-    "nan": (b"1\nnan\n3\n", None, f"line 2: {NUMBER}'nan'"),
-    "inf": (b"-inf\n2\n3\n", None, f"line 1: {NUMBER}'-inf'"),
-    "a decimal comma": (b"1\n2,5\n", None, f"line 2: {NUMBER}'2,5'"),
+    "text": (b"1\n2\ntwelve\n4\n", None, f"line 3: {NUMBER}'twelve'{HINT}"),
+    "an empty line": (b"1\n\n3\n", None, f"line 2: {NUMBER}''{HINT}"),
+    "nan": (b"1\nnan\n3\n", None, f"line 2: {NUMBER}'nan'{HINT}"),
+    "inf": (b"-inf\n2\n3\n", None, f"line 1: {NUMBER}'-inf'{HINT}"),
+    "a decimal comma": (b"1\n2,5\n", None, f"line 2: {NUMBER}'2,5'{HINT}"),
     "a decimal comma in a table": (b"a;b\n1;2\n2;2,5\n3;4\n", "b", f"line 3: {NUMBER}'2,5'"),
     "UTF-16": ("1\n2\n".encode("utf-16"), None, TEXT),
     "a binary file": (b"\x89PNG\r\n\x1a\n\x00\xff", None, TEXT),
@@ -289,8 +298,8 @@ UNREADABLE = {
     "a folder": (None, None, TEXT),
     "an empty file": (b"", None, f"{FEW}0"),
     "a short series": (b"1\n2\n4\n" * 3, None, f"{FEW}9"),
-    "a constant series": (b"7.3\n" * 99, None, "expected numbers that vary in the first 70 %"),
-    "a table without --column": (b"a,b\n1,2\n", None, "line 1: .*; for a table, add --column NAME"),
+    "a constant series": (b"7.3\n" * 99, None, "expected numbers that vary in the first 70 % .*"),
+    "a table without --column": (b"a,b\n1,2\n", None, f"line 1: {NUMBER}'a,b'{HINT}"),
     "no such column": (b"a,b\n1,2\n", "sold", "expected one of the columns a, b, got 'sold'"),
     "a missing value": (b"a,b\n1,2\n2,\n3,4\n", "b", f"line 3: {NUMBER}''"),
     "a short row": (b"a,b\n1,2\n2\n3,4\n", "a", f"line 3: {NUMBER}''"),
@@ -307,7 +316,7 @@ def test_bad_data_ends_with_status_2_and_one_line_before_any_training(case, tmp_
     argv = ["--data", path, "--seq-len", 5, "--plots-dir", tmp_path / "plots"]
     status, out, err = run(*argv, *([] if column is None else ["--column", column]))
     assert (status, out) == (2, "")
-    assert re.fullmatch(f"gru_pytorch.py: error: --data {re.escape(str(path))}: {message}.*\n", err)
+    assert re.fullmatch(f"gru_pytorch.py: error: --data {re.escape(str(path))}: {message}\n", err)
 
 
 # --- The model ----------------------------------------------------------------------------------
@@ -337,6 +346,7 @@ def test_nn_gru_resets_after_the_product_and_has_two_biases():
     torch.testing.assert_close(states, states_by_hand(gru, x, h0), rtol=0, atol=1e-12)
     assert (states - states_by_hand(gru, x, h0, reset_after=False)).abs().max() > 0.1
     assert torch.equal(h_n, states[None, :, -1])  # (layers, B, H), whatever batch_first says
+    assert random_model(layers=2).recurrent(torch.zeros(4, 9, 1))[1].shape == (2, 4, 5)
     y = states_by_hand(gru, x, 0 * h0) @ model.head.weight.T + model.head.bias
     torch.testing.assert_close(model(x), y, rtol=0, atol=1e-12)
 
@@ -358,8 +368,8 @@ def test_batches_of_unequal_size_give_the_errors_of_one_large_batch():
     model, records = random_model(), []
     gp.fit(model, *loaders(), 2, 1e-30, 1.0, records.append)  # a rate that moves no weight
     errors = []
-    for x, y in (noise_pairs(0)[:], noise_pairs(1)[:]):
-        errors.append(torch.mean((model(x) - y) ** 2).item())
+    for x, y in (each.dataset[:] for each in loaders()):
+        errors.append(torch.mean((model(x)[:, -y.shape[1] :] - y) ** 2).item())
     assert [record.number for record in records] == [1, 2]
     for record in records:
         assert record[1:] == pytest.approx(errors, rel=1e-6)
@@ -387,7 +397,7 @@ def test_an_epoch_is_every_sequence_once_in_a_new_order_and_the_rate_a_cosine(mo
     rates, batches, train_step = [], [], gp.train_step
 
     def step(model, optimizer, x, *rest):
-        assert model.training
+        assert rest[-1] == SETUP.clip
         rates.append(optimizer.param_groups[0]["lr"])
         batches.append(x[:, 0, 0].tolist())
         return train_step(model, optimizer, x, *rest)
@@ -407,10 +417,11 @@ def test_fit_keeps_the_weights_with_the_smallest_validation_error_even_those_it_
     model, records, states = random_model().eval(), [], []
 
     def record(epoch):
+        assert model.training
         records.append(epoch)
         states.append(weights(model))
 
-    gp.fit(model, *loaders(), 8, 0.3, 1.0, record)
+    gp.fit(model, *loaders(), 8, 0.1, 1.0, record)
     best = min(range(8), key=lambda i: records[i].validation_mse)
     assert 0 < best < 7 and torch.equal(weights(model), states[best])
 
@@ -456,13 +467,6 @@ def test_errors_and_forecasts_are_of_evaluation_mode_and_leave_the_mode_as_it_wa
         assert model.training == model.recurrent.training == training
 
 
-def test_a_one_step_forecast_sees_the_window_before_it():
-    model, series = random_model(dtype=torch.float64), torch.randn(1500, 1).double()
-    windows = torch.stack([series[k : k + 6] for k in range(1494)])  # more than a part of 1024
-    expected = model(windows)[:, -1, 0]
-    torch.testing.assert_close(gp.one_step(model, series, 6), expected, rtol=0, atol=1e-12)
-
-
 # --- The comparison -----------------------------------------------------------------------------
 
 
@@ -494,7 +498,7 @@ def test_networks_share_the_batches_of_a_seed_and_seeds_share_nothing(
 
     monkeypatch.setattr(gp, "fit", fit)
     monkeypatch.setattr(gp, "evaluate", lambda *_: 1.0)
-    data = "--data", numbers_file(tmp_path, noisy_wave(222))
+    data = "--data", numbers_file(tmp_path, noisy_wave(245))
     argv = ["--compare", *(data if mode == "data" else ("--task", mode)), "--epochs", 2]
     argv += ["--quick", "--seq-len", 6, "--hidden-size", H, "--batch-size", 8]
     for seed in (0, 1):
@@ -511,8 +515,8 @@ def test_networks_share_the_batches_of_a_seed_and_seeds_share_nothing(
     assert modes[:3] == ("GRU", "LSTM", "LSTM")
     assert 4 * (gru - H - 1) == 3 * (lstm - H - 1)  # but for the head
     assert abs(smaller - gru) < 0.04 * gru
-    # Two passes over 128 or 148 sequences are 32 or 38 updates; 10 lie between two measurements.
-    assert {each.shape[:2] for each in batches} == {(40, 8)}
+    # Two passes over 128 or 164 sequences are 32 or 42 updates; 10 lie between two measurements.
+    assert {each.shape[:2] for each in batches} == {(50 if mode == "data" else 40, 8)}
     orders = [each.numpy().tobytes() for each in batches]
     assert len({*orders}) == len({*zip(seeds, orders)}) == 6
     if mode != "data":  # which all seeds share
@@ -623,21 +627,18 @@ def process(tmp_path_factory):
     runs = [" ".join((*SMALL, mode)) for mode in MODES]
     if os.name != "nt":  # where Ctrl-C cannot be sent to one process alone
         runs.append("--epochs 10 --seq-len 2 --batch-size 2 --plots-dir stopped")
-    command, environment = [sys.executable, "-c", RUN_ALL, script, *runs], dict(os.environ)
-    environment.pop("DISPLAY", None)
+    command = [sys.executable, "-c", RUN_ALL, script, *runs]
     files = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    files["env"] = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
     # A shell may have started pytest with SIGINT ignored, which the child would inherit.
     before, out = signal.signal(signal.SIGINT, signal.default_int_handler), ""
-    child = subprocess.Popen(command, cwd=elsewhere, env=environment, **files)
-    signal.signal(signal.SIGINT, before)
-    try:
+    with subprocess.Popen(command, cwd=elsewhere, **files) as child:
+        signal.signal(signal.SIGINT, before)
         for line in child.stdout:
             out += line
             if out.count("begin") > len(MODES) and line.startswith("       1 "):
                 child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
+        err = child.stderr.read()
     return child.returncode, out, err, here, elsewhere
 
 
@@ -666,16 +667,38 @@ def test_ctrl_c_ends_with_status_130_and_keeps_the_curve(process):
     assert (status, err, names(elsewhere / "stopped")) == (130, "", {CURVE})
 
 
+def test_what_is_printed_and_drawn_of_the_sine_waves(tmp_path, models, drawn):
+    _, out, _ = run("--quick", "--hidden-size", 4, "--noise", 0.1, "--plots-dir", tmp_path)
+    (model,), (x, y), best = models, gp.sine_task(0, 30, 0.1, 128).test[:], 0.1**2 * (1 + 1 / 30)
+    mse = torch.mean((model(x)[:, -1:] - y) ** 2).item()
+    assert f"test MSE        {mse:.5f}   {mse / best:.2f} times the best possible" in out
+    printed = zip(*re.findall(r"^ +\d+ +(\S+) +(\S+)", out, re.M))
+    lines = curves(drawn[CURVE].axes[0])
+    for name, errors in zip(("training, mean of all steps", "validation, last step"), printed):
+        assert lines[name] == ([1, 2], pytest.approx([*map(float, errors)], abs=1e-5))
+    assert lines["best epoch"][1] == [min(lines["validation, last step"][1])]
+    assert lines["best possible"][1] == [best, best]
+    one, free = (curves(axes) for axes in drawn[FORECAST].axes)
+    wave = torch.tensor(one["data"][1])[:, None]
+    assert one["forecast"][0] == free["forecast"][0] == [*range(30, 90)]
+    assert one["forecast"][1] == gp.one_step(model, wave, 30).tolist()
+    assert free["forecast"][1] == gp.free_running(model, wave[:30], 60).tolist()
+
+
 @CELLS
-def test_one_seed_prints_the_same_numbers_again_and_another_seed_others(cell, tmp_path, drawn):
+def test_one_seed_prints_the_same_numbers_again_and_another_seed_others(
+    cell, tmp_path, models, drawn
+):
     def printed(seed):
-        status, out, err = run(*SMALL, "--cell", cell, "--seed", seed, "--plots-dir", tmp_path)
+        argv = (*SMALL, "--cell", cell, "--layers", "2", "--seed", seed, "--plots-dir", tmp_path)
+        status, out, err = run(*argv)
         assert (status, err) == (0, "")
         return re.sub(r"^( *\d+ .*) +\S+$", r"\1", out, flags=re.M)  # without the seconds
 
     first, again, other = map(printed, "112")
     assert first == again
     assert table(first)["test MSE"] != table(other)["test MSE"]
+    assert len(weights(models[0])) == len(weights(gp.SequenceModel(cell, 1, 4, layers=2)))
     assert [*drawn] == [name.replace("gru", cell) for name in (CURVE, FORECAST)]
 
 
