@@ -220,32 +220,32 @@ def test_the_linear_forecast_is_least_squares_on_the_training_part_and_exact_whe
 
 def test_what_is_printed_saved_and_drawn_of_ones_own_series(tmp_path, models, drawn):
     """Against forecasts with the trained network, one window at a time."""
-    values, T = noisy_wave(100), 12
+    values, T = noisy_wave(102), 12
     data = numbers_file(tmp_path, values)
     status, out, err = run("--data", data, "--epochs", 25, "--plots-dir", tmp_path)
     assert (status, err) == (0, "")
     assert [*map(int, re.findall(r"^ +(\d+) ", out, re.M))] == [*range(3, 25, 3), 25]
-    unit = np.sqrt(np.mean(np.diff(values[:70]) ** 2))
+    unit = np.sqrt(np.mean(np.diff(values[:71]) ** 2))
 
     def next_value(before):
         x = torch.tensor(np.diff(before[-T - 1 :]) / unit, dtype=torch.float32)
         return before[-1] + unit * models[0](x[None, :, None])[0, -1, 0].item()
 
-    ahead, continued = [next_value(values[:i]) for i in range(85, 100)], list(values)
+    ahead, continued = [next_value(values[:i]) for i in range(86, 102)], list(values)
     for _ in range(T):
         continued.append(next_value(continued))
     lines = (tmp_path / "gru_pytorch_data_forecast.csv").read_text().splitlines()
     steps, truth, forecasts = zip(*(line.split(",") for line in lines))
-    assert steps == ("step", *map(str, range(86, 101 + T)))
-    assert truth == ("value", *map(str, values[85:].tolist()), *T * [""])
-    np.testing.assert_allclose(list(map(float, forecasts[1:])), ahead + continued[100:], rtol=1e-5)
+    assert steps == ("step", *map(str, range(87, 103 + T)))
+    assert truth == ("value", *map(str, values[86:].tolist()), *T * [""])
+    np.testing.assert_allclose(list(map(float, forecasts[1:])), ahead + continued[102:], rtol=1e-5)
     panels = [curves(axes)["forecast"] for axes in drawn["gru_pytorch_data_forecast.png"].axes]
-    assert [steps for steps, _ in panels] == [[*range(15)], [*range(3 * T, 4 * T)]]
+    assert [steps for steps, _ in panels] == [[*range(16)], [*range(3 * T, 4 * T)]]
     assert [y for _, each in panels for y in each] == list(map(float, forecasts[1:]))
 
-    linear = gp.linear_forecast(values, T + 1, 70)[-15:]
-    each = {"test RMSE": ahead, "persistence": values[84:-1], "linear": linear}
-    rmse = {name: np.sqrt(np.mean((each[name] - values[85:]) ** 2)) for name in each}
+    linear = gp.linear_forecast(values, T + 1, 71)[-16:]
+    each = {"test RMSE": ahead, "persistence": values[85:-1], "linear": linear}
+    rmse = {name: np.sqrt(np.mean((each[name] - values[86:]) ** 2)) for name in each}
     assert table(out) == pytest.approx(rmse, rel=1e-4)
     verdicts = re.findall(r"(\d+)% (below|above) (persistence|linear)", out.splitlines()[-1])
     assert {side for _, side, _ in verdicts} == {"below", "above"}
@@ -626,7 +626,7 @@ def process(tmp_path_factory):
     numbers_file(elsewhere, noisy_wave(50))
     runs = [" ".join((*SMALL, mode)) for mode in MODES]
     if os.name != "nt":  # where Ctrl-C cannot be sent to one process alone
-        runs.append("--epochs 10 --seq-len 2 --batch-size 2 --plots-dir stopped")
+        runs.append("--epochs 10 --seq-len 2 --batch-size 4 --plots-dir stopped")
     command = [sys.executable, "-c", RUN_ALL, script, *runs]
     files = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     files["env"] = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
