@@ -473,7 +473,7 @@ def series_task(values: np.ndarray, seq_len: int) -> tuple[Task, torch.Tensor, f
     """Next-step prediction of the changes of a series: by time, 70 % of it is to train on, 15 % to
     choose by, 15 % to report on. Returns also the changes (N - 1, 1) in a unit, and that unit.
     """
-    count, enough = len(values), max(7, math.ceil((seq_len + 2) / 0.7))
+    count, enough = len(values), math.ceil(10 * (seq_len + 2) / 7)
     if count < enough:
         raise DataError(f"expected at least {enough} values for --seq-len {seq_len}, got {count}")
     train_end, test_start, changes = count * 70 // 100, count * 85 // 100, np.diff(values)
@@ -523,9 +523,9 @@ def series_demo(values: np.ndarray, seq_len: int, setup: Setup, plots: str) -> N
     forecasts = {"test RMSE": ahead, "persistence": before, "linear": linear}
     rmse = {name: np.sqrt(np.mean((each - truth) ** 2)) for name, each in forecasts.items()}
     print(*(f"\n{name:16}{value:.5g}" for name, value in rmse.items()), sep="")
-    ratios = {name: rmse["test RMSE"] / rmse[name] for name in ("persistence", "linear")}
-    verdict = [f"{abs(ratio - 1):.0%} {'below' if ratio < 1 else 'above'} {name}"
-               for name, ratio in ratios.items()]  # fmt: skip
+    ratios = [(name, rmse["test RMSE"] / rmse[name]) for name in ("persistence", "linear")]
+    verdict = [f"{abs(ratio - 1):.0%} {'below' if ratio < 1 else 'above'} {name}" if ratio < 2
+               else f"{ratio:.3g} times {name}" for name, ratio in ratios]  # fmt: skip
     print(f"The {setup.cell.upper()}'s error is {' and '.join(verdict)}.")
 
 
@@ -607,7 +607,7 @@ def main(argv: list[str] | None = None) -> None:
             series_demo(values, o.seq_len, setup, f"{plots}_data")
         else:
             sine_demo(make_task(o.seed), setup, o.seq_len, o.noise, plots)
-    except DataError as error:
+    except (DataError, csv.Error) as error:
         print(f"gru_pytorch.py: error: --data {o.data}: {error}", file=sys.stderr)
         sys.exit(2)
     except FloatingPointError as error:
