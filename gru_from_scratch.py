@@ -175,8 +175,10 @@ class GRU:
 
 
 def sum_over_steps(da: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Sum of da_t @ q_t^T over t = 1 .. T. (It sums over axis 0, the steps, and 2, the batch.)"""
-    return np.tensordot(da[1:], q[1:], axes=([0, 2], [0, 2]))
+    """Sum of da_t @ q_t^T over t = 1 .. T, as one product with all steps and sequences in a row."""
+    left = da[1:].transpose(1, 0, 2).reshape(da.shape[1], -1)  # (H, T * B)
+    right = q[1:].transpose(0, 2, 1).reshape(-1, q.shape[1])  # (T * B, K)
+    return left @ right
 
 
 # --- Learning -----------------------------------------------------------------------------------
