@@ -1,91 +1,66 @@
-"""One thread each for PyTorch and NumPy's matrix library, and the default runs of the demos."""
+"""What test files share: one thread each, tables, figures as data, and runs of whole scripts."""
 
-import multiprocessing
 import os
 import re
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
-from io import StringIO
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 # The matrices of these tests are small, and threads that wait for each other take longer than the
 # arithmetic. NumPy and PyTorch read this when they are imported; what is set already stays.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def table(out):
-    """The rows that a demo of gru_from_scratch.py ends with, by their labels."""
-    rows = re.findall(r"^(\S+(?: \S+)*)  +(\d\S*)", out, re.MULTILINE)
+    """The first number of each row that a script ends with, by the label of the row."""
+    rows = re.findall(r"^(\S+(?: \S+)*)  +(-?\d\S*)", out, re.MULTILINE)
     return {label: float(value) for label, value in rows}
 
 
-def no_figures(patch):
-    """Let gru_from_scratch.py draw nothing: a figure takes as long as 200 updates."""
-    import gru_from_scratch
-
-    for name in ("plot_losses", "plot_forecast", "plot_gates", "plot_gradient_flow"):
-        patch.setattr(gru_from_scratch, name, lambda *_: None)
+def curves(axes):
+    """What the legend of a plot names: lists of x and y, by label."""
+    named = zip(*axes.get_legend_handles_labels(), strict=True)
+    return {label: (list(line.get_xdata()), list(line.get_ydata())) for line, label in named}
 
 
-def default_run(task, seed):
-    """The rows that a demo prints after its default run, of the sine demo without the comparison of
-    learning rates that follows them. It belongs into a process of its own."""
-    import gru_from_scratch
-    from gru_from_scratch import main, train
-
-    trained = []
-
-    def train_once(*arguments):
-        if trained:
-            raise KeyboardInterrupt
-        trained.append(True)
-        train(*arguments)
-
-    argv = ["--task", task, "--seed", str(seed), "--plots-dir", os.curdir]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
-        patch.setattr(gru_from_scratch, "train", train_once)
-        no_figures(patch)
-        try:
-            main(argv)
-        except SystemExit as end:
-            assert end.code == 130
-    return table(out.getvalue())
-
-
-def default_run_in_torch():
-    """The rows that gru_pytorch.py prints after its default run."""
-    import gru_pytorch
-
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
-        for name in ("plot_training_curve", "plot_forecasts"):
-            patch.setattr(gru_pytorch, name, lambda *_: None)
-        gru_pytorch.main(["--device", "cpu", "--plots-dir", os.curdir])
-    return table(out.getvalue())
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that a script saves, by the names of their files, instead of the files."""
+    figures = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.update({path.name: self}))
+    return figures
 
 
 @pytest.fixture(scope="session", autouse=True)
-def default_runs(request):
-    """What the default runs of the NumPy demos print for the seeds 0 .. 4, and that of the PyTorch
-    script. Two processes work it out while the other tests run; so this is autouse, but begins
-    nothing if no test asks for it."""
-    if not any("default_run" in test.name for test in request.session.items):
-        yield
-        return
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        runs = {("sine", 0): pool.submit(default_run, "sine", 0)}
-        runs["torch"] = pool.submit(default_run_in_torch)
-        runs |= {
-            (task, seed): pool.submit(default_run, task, seed)
-            for seed in range(5)
-            for task in ("adding", "sine")
-            if (task, seed) not in runs
-        }
-        yield runs
+def runs(request, tmp_path_factory):
+    """The commands in the marks "run" of all tests, two at a time while the other tests run."""
+    commands = {
+        mark.args[0]: None for test in request.session.items for mark in test.iter_markers("run")
+    }
+    plots = tmp_path_factory.mktemp("plots")
+
+    def run(command):
+        argv = [sys.executable, *command.split(), "--plots-dir", str(plots)]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {command: pool.submit(run, command) for command in commands}
         pool.shutdown(cancel_futures=True)
 
 
+@pytest.fixture
+def output(request, runs):
+    """What the command in the mark "run" of this test prints."""
+    return runs[request.node.get_closest_marker("run").args[0]].result()
+
+
 def pytest_collection_modifyitems(items):
-    """The tests of the default runs come last, when these are done."""
-    items.sort(key=lambda item: "default_run" in item.name)
+    """The tests that wait for a run come last."""
+    items.sort(key=lambda test: test.get_closest_marker("run") is not None)

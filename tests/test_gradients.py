@@ -1,12 +1,13 @@
-"""The gradients of back-propagation through time, checked in two ways that share no code with it:
-by central differences, and by PyTorch's autograd of the same equations. The check itself is then
-checked with the script's own source, broken on purpose.
+"""The gradients of back-propagation through time, checked in three ways that share no code with it:
+by central differences, by PyTorch's autograd of the same equations, and by nn.GRU where the two
+cells agree. The check itself is then checked with the script's own source, broken on purpose.
 
 Gradients go by the names of what they belong to: the eleven weights, the inputs x_1 .. x_T, and the
 states h_0 .. h_T. The objective is L = sum(dy * y), so that dL/dy is dy.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +38,11 @@ def random_case(T, B, sizes, cell=GRU):
     rng = np.random.default_rng([T, B, *sizes])
     F, H, O = sizes
     model = cell(F, H, O)
-    model.theta[:] = rng.uniform(-1, 1, model.theta.size)
+    for weight in model.parameters.values():
+        weight[:] = rng.uniform(-1, 1, weight.shape)
     # z is then about 1/T, so that h0 and the first inputs still count after T steps. With z about
     # 1/2 their gradients would be near 2^-T, which differences cannot tell from rounding.
-    model.parameters["b_z"][:] -= math.log(T)
+    model.parameters["b_z"] -= math.log(T)
     shapes = (T, F, B), (H, B), (O, B)
     return Case(model, *(rng.standard_normal(shape) for shape in shapes))
 
@@ -51,15 +53,20 @@ def by_name(weights, inputs, states):
     return dict(weights) | x | {f"h_{t}": h_t for t, h_t in enumerate(states)}
 
 
-# --- Three ways to the same gradients -----------------------------------------------------------
+def states_by_hand(case):
+    """h_1 .. h_T: what forward passes on to the next step, and at last to the head."""
+    _, (steps, h_T) = case.model.forward(case.inputs, case.h0)
+    return np.array([*(step.h_prev for step in steps[1:]), h_T])
+
+
+# --- Four ways to the same gradients ------------------------------------------------------------
 
 
 def gradients_by_hand(case):
     """The ones under test: back-propagation through time in gru_from_scratch.py."""
     model, inputs, h0, dy = case
     _, cache = model.forward(inputs, h0)
-    gradient, dx, dh = model.backward(dy, cache)
-    return by_name(model.named(gradient), dx, dh)
+    return by_name(*model.backward(dy, cache))
 
 
 def gradients_by_differences(case, step=1e-3):
@@ -119,6 +126,27 @@ def gradients_by_torch(case):
     return {name: tensor.grad.numpy() for name, tensor in by_name(p, inputs, h).items()}
 
 
+def by_nn_gru(case):
+    """The states h_1 .. h_T of an nn.GRU with the weights of the model, and its gradients. Its
+    gates come in the order r, z, n; its z is our 1 - z, which is sigma of the negated argument."""
+    p, (H, _) = case.model.parameters, case.h0.shape
+    gru = torch.nn.GRU(case.inputs.shape[1], H, dtype=torch.float64)
+    theirs = {"W": gru.weight_ih_l0, "U": gru.weight_hh_l0, "b": gru.bias_ih_l0}
+    with torch.no_grad():
+        gru.bias_hh_l0.zero_()
+        for kind, weight in theirs.items():
+            blocks = np.concatenate([p[f"{kind}_r"], -p[f"{kind}_z"], p[f"{kind}_h"]])
+            weight.copy_(torch.tensor(blocks.reshape(weight.shape)))
+    x, h0 = leaf(case.inputs), leaf(case.h0)
+    h = gru(x.transpose(1, 2), h0.T[None].contiguous())[0].transpose(1, 2)
+    (torch.tensor(p["W_y"]) @ h[-1]).backward(torch.tensor(case.dy))
+    d = by_name({}, x.grad.numpy(), [h0.grad.numpy()])
+    for kind, weight in theirs.items():
+        d_r, d_z, d_h = weight.grad.numpy().reshape(3, H, -1)
+        d |= {f"{kind}_r": d_r, f"{kind}_z": -d_z, f"{kind}_h": d_h}
+    return h.detach().numpy(), d
+
+
 # --- The check ----------------------------------------------------------------------------------
 
 
@@ -158,46 +186,96 @@ def test_every_gradient_and_dh_at_every_step_equal_those_of_autograd(T, B, sizes
     assert not wrong(gradients, reference, 1e-10)
 
 
+@pytest.mark.parametrize("H", [1, 5])
+def test_with_one_unit_or_a_diagonal_U_h_states_and_gradients_are_those_of_nn_gru(H):
+    """The cell resets before the product, U_h @ (r * h); nn.GRU after it, r * (U_h @ h). With a
+    diagonal U_h that is the same, and so are all gradients but those off the diagonal."""
+    case = random_case(12, 4, (2, H, 3))
+    case.model.parameters["U_h"] *= np.eye(H)
+    states, reference = by_nn_gru(case)
+    gradients = gradients_by_hand(case)
+    for d in (gradients, reference):
+        d["U_h"] = d["U_h"] * np.eye(H)
+    assert not wrong(gradients, reference, 1e-12)
+    np.testing.assert_allclose(states_by_hand(case), states, rtol=0, atol=1e-12)
+
+
+def test_with_more_units_the_states_are_not_those_of_nn_gru():
+    case = random_case(7, 4, (2, 5, 3))
+    assert np.abs(states_by_hand(case) - by_nn_gru(case)[0]).max() > 0.05
+
+
+def test_the_equations_of_both_docstrings_are_what_the_code_computes():
+    """Of one step, so that T is t and a sum over t has one term, and of one sequence."""
+    case, target = random_case(1, 1, (2, 5, 2)), np.ones((2, 1))
+    values = {"sigma": gru_from_scratch.sigmoid, "tanh": np.tanh, "mean": np.mean, "target": target}
+    values |= {"x": case.inputs[0], "h_prev": case.h0, **case.model.parameters}
+    text = f"{gru_from_scratch.__doc__}\n{GRU.backward.__doc__}"
+    for written, python in (("h_{t-1}", "h_prev"), ("dh_T", "dh"), ("h_T", "h"), ("^2", "**2")):
+        text = text.replace(written, python)
+    text = text.replace("dL/dy", "dy").replace("(how many numbers y has)", "y.size")
+    text = re.sub(" +=", " =", re.sub(r"sum_t |(?<=[xhzre])_t\b", "", text).replace("_g", "_z"))
+    equations = re.findall(r"\((\d+)\) +(\w+ = .*?)(?: {3,}|$)", text, re.M)
+    assert [int(number) for number, _ in equations] == list(range(1, 19))
+    for number, equation in equations:
+        for part in equation.split(",  "):
+            exec(part, values)
+        if number == "2":
+            values["rh"] = values["r"] * case.h0
+    values |= {"dx_1": values["dx"], "dh_0": values["dh_prev"]}
+
+    y, (steps, h) = case.model.forward(case.inputs, case.h0)
+    forward = {"h": h, "y": y, "L": np.mean((y - target) ** 2), **steps[0]._asdict()}
+    backward = gradients_by_hand(case._replace(dy=2 * (y - target) / 2))
+    of_all_gates = {"W_r", "W_h", "b_r", "b_h", "h_1"}  # (16) stands for three, g = z, r, h
+    expected = forward | {f"d{name}": d for name, d in backward.items() if name not in of_all_gates}
+    for name, value in expected.items():
+        np.testing.assert_allclose(values[name], value, err_msg=name)
+
+
 # --- The check is checked -----------------------------------------------------------------------
 
 
 def broken(snippet, replacement):
     """The GRU of gru_from_scratch.py with one snippet of the source replaced."""
     source = Path(gru_from_scratch.__file__).read_text(encoding="utf-8")
-    assert source.count(snippet) == 1
+    assert source.count(snippet) == 1, f"the source has no longer one {snippet!r}: adapt MISTAKES"
     namespace = {"__name__": "broken"}
     exec(source.replace(snippet, replacement), namespace)
     return namespace["GRU"]
 
 
-PASSED_BACK = "dh[t - 1] = dh[t] * (1 - z[t]) + drh * r[t] + U_z.T @ da_z[t] + U_r.T @ da_r[t]"
-MISTAKES = {  # snippet, replacement, and the weights whose gradients must then be wrong
-    "only the last step": (PASSED_BACK, "pass", RECURRENT),
-    "z for 1 - z in (14)": ("dh[t] * (1 - z[t]) + drh", "dh[t] * z[t] + drh", RECURRENT),
-    "no path through r in (14)": (" + U_r.T @ da_r[t]", "", RECURRENT),
-    "no slope_z": ("slope_r, slope_h = z * (1 - z)", "slope_r, slope_h = 1 + 0 * z", RECURRENT),
-    "h_prev a step late": ("h_prev = np.concatenate([h[:1], h[:-1]])", "h_prev = h", RECURRENT),
-    "h_t for h_{t-1} in (17)": ("(da_r, h_prev)", "(da_r, h)", {"U_r"}),
-    "nan": ('"W_h": sum_over_steps(da_h, x)', '"W_h": np.nan * p["W_h"]', {"W_h"}),
+LAST_STEP_ALONE = ("            dh = dh_prev\n", "            dh = 0 * dh_prev\n")
+Z_FOR_1_MINUS_Z = ("dh_prev = dh * (1 - z) + drh * r + p[", "dh_prev = dh * z + drh * r + p[")
+NO_PATH_THROUGH_R = (' + p["U_r"].T @ da_r  # (14)', "")
+MISTAKES = {  # snippet and replacement, and the weights whose gradients must then be wrong
+    "only the last step": (LAST_STEP_ALONE, RECURRENT),
+    "z for 1 - z in (14)": (Z_FOR_1_MINUS_Z, RECURRENT),
+    "no path through r in (14)": (NO_PATH_THROUGH_R, RECURRENT),
+    "no slope of sigma in (10)": (("da_z = dz * z * (1 - z)", "da_z = dz"), RECURRENT),
+    "rh for h_{t-1} in (17)": (('["U_r"] += da_r @ h_prev.T', '["U_r"] += da_r @ rh.T'), {"U_r"}),
+    "h_{t-1} for rh in (18)": (('["U_h"] += da_h @ rh.T', '["U_h"] += da_h @ h_prev.T'), {"U_h"}),
+    "a bias of one sequence": (
+        ('["b_h"] += da_h.sum(axis=1', '["b_h"] += da_h[:, :1].sum(axis=1'),
+        {"b_h"},
+    ),
+    "nan": (('d["W_h"] += da_h', 'd["W_h"] += np.nan * da_h'), {"W_h"}),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_check_catches_each_mistake_in_the_source(mistake):
-    snippet, replacement, where = MISTAKES[mistake]
-    case = random_case(7, 3, (3, 5, 2), broken(snippet, replacement))
+    change, where = MISTAKES[mistake]
+    case = random_case(7, 3, (3, 5, 2), broken(*change))
     caught = wrong(gradients_by_hand(case), gradients_by_differences(case), 1e-7)
     assert caught & WEIGHTS == where
 
 
-def test_one_step_from_a_zero_state_would_show_no_mistake_in_what_is_passed_back():
+@pytest.mark.parametrize("change", [LAST_STEP_ALONE, Z_FOR_1_MINUS_Z, NO_PATH_THROUGH_R])
+def test_one_step_from_a_zero_state_would_show_no_mistake_in_what_is_passed_back(change):
     """Why the check has T > 1 and a random h0."""
-    right = random_case(1, 3, (3, 5, 2))
-    right.h0[:] = 0
-    for mistake in ("only the last step", "z for 1 - z in (14)", "no path through r in (14)"):
-        snippet, replacement, _ = MISTAKES[mistake]
-        case = random_case(1, 3, (3, 5, 2), broken(snippet, replacement))
-        case.h0[:] = 0
-        gradients, expected = gradients_by_hand(case), gradients_by_hand(right)
-        for name in (*WEIGHTS, "x_1"):
-            np.testing.assert_array_equal(gradients[name], expected[name])
+    right, case = random_case(1, 3, (3, 5, 2)), random_case(1, 3, (3, 5, 2), broken(*change))
+    right.h0[:] = case.h0[:] = 0
+    gradients, expected = gradients_by_hand(case), gradients_by_hand(right)
+    for name in (*WEIGHTS, "x_1"):
+        np.testing.assert_array_equal(gradients[name], expected[name])
