@@ -34,7 +34,9 @@ def curves(axes):
 def drawn(monkeypatch):
     """The figures that a script saves, by the names of their files, instead of the files."""
     figures = {}
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.update({path.name: self}))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path: figures.update({Path(path).name: self})
+    )
     return figures
 
 

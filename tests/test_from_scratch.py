@@ -352,9 +352,12 @@ def test_training_is_new_data_at_every_update_and_a_rate_that_falls_to_zero_as_a
     rows = [line.split() for line in re.findall(r"^ +\d+ +[\d.-]+ +[\d.]+$", out, re.M)][:4]
     assert [row[0] for row in rows] == ["0", "25", "50", "60"]
     assert rows[-1][1:] == [f"{np.mean(losses[-50:]):.5f}", f"{mse:.5f}"]
-    line, dots, *_ = (
-        drawn[f"gru_numpy_{'training' if task == 'sine' else task}_curve.png"].axes[0].lines
-    )
+    curve = f"gru_numpy_{'training' if task == 'sine' else task}_curve.png"
+    line, dots, level = drawn[curve].axes[0].lines
+    labels = {"sine": "noise variance", "adding": "always answering 1"}
+    label = labels.get(task, "variance of the target")
+    assert level.get_label() == label and drawn[curve].axes[0].get_yscale() == "log"
+    assert level.get_ydata()[0] == pytest.approx(table(out)[label], abs=5e-6)
     assert_close(line.get_ydata(), [np.mean(losses[k - 50 : k]) for k in range(50, 61)], 1e-12)
     assert list(line.get_xdata()) == list(range(50, 61))
     assert list(dots.get_xdata()) == [0, 25, 50, 60]
@@ -368,7 +371,8 @@ def test_the_sine_demo_prints_what_its_error_is_to_be_compared_with(demo):
     # Of a difference of two values: the wave's own 1 - cos(2 pi / 30), and two noises.
     assert rows["persistence"] == pytest.approx(0.0219 + 2 * 0.01, rel=0.05)
     assert rows["parameters"] == 3 * (3 + 9 + 3) + 3 + 1
-    assert "best possible" not in table(demo(SMALL["sine"] + " --noise 0")[0])
+    for without in ("--noise 0", "--seq-len 20"):
+        assert "best possible" not in table(demo(f"{SMALL['sine']} {without}")[0])
 
 
 def test_the_forecast_figure_shows_one_step_ahead_above_and_free_running_below(demo, drawn):
@@ -397,11 +401,23 @@ def test_the_memory_figure_shows_the_answer_after_each_step_and_the_gate_of_ever
     assert marks.sum() == 2 and marked[1] == [numbers[t - 1] for t in marked[0]]
     assert shown["sum of the marked"][1] == [sum(marked[1])] * 2
     x = np.stack([numbers, marks], axis=1)[:, :, None].astype(float)
+    for steps, _ in (shown["numbers"], shown["answer after each step"]):
+        assert steps == list(range(1, 9))
     assert shown["answer after each step"][1] == pytest.approx(answers(model, x), rel=1e-12)
     z, _ = gates(model, x)
     opened = z[marks].mean(axis=0) - z[~marks].mean(axis=0)
     np.testing.assert_allclose(below.collections[0].get_array(), z.T[np.argsort(opened)])
     assert below.collections[0].get_clim() == (0, 1)
+    corners = below.collections[0].get_coordinates()  # of the cells, half a step around each
+    assert corners[0, :, 0].tolist() == [t + 0.5 for t in range(9)]
+
+
+def test_units_are_sorted_by_how_much_more_a_mark_opens_them_than_other_steps(drawn, tmp_path):
+    """The first unit is always open, and so opens less than the second."""
+    x = np.array([[0.5, 1.0], [0.5, 0.0]])
+    gfs.plot_memory(x, np.zeros(2), np.array([[0.9, 0.6], [0.9, 0.1]]), tmp_path / "figure.png")
+    shown = drawn["figure.png"].axes[1].collections[0].get_array()
+    assert shown.tolist() == [[0.9, 0.9], [0.6, 0.1]]
 
 
 def test_the_learning_figure_and_table_show_the_share_of_the_gradient_by_update(demo, drawn):
@@ -421,6 +437,7 @@ def test_the_learning_figure_and_table_show_the_share_of_the_gradient_by_update(
         assert distance == list(range(9)) and share[0] == 1
         assert at_h_0 == f"{share[8]:.1e}"
     assert [k for k, *_ in printed] == ["0", "25", "50", "60"]
+    assert len({float(share[8]) for _, share in lines.values()}) == 4  # of four networks
 
 
 def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn):
@@ -432,8 +449,13 @@ def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn)
     assert len(x) == 12 and flags[0] and sum(flags) > 1
     assert curves(middle)["sum from the last flag, inclusive"][1] == pytest.approx(sums)
     assert curves(middle)["answer"][1] == pytest.approx(answers(model, x), rel=1e-9)
+    for line in (*top.lines, *middle.lines, *below.lines):
+        assert list(line.get_xdata()) == list(range(1, 13))
+        assert min(line.axes.get_ylim()) <= min(line.get_ydata())
+        assert max(line.axes.get_ylim()) >= max(line.get_ydata())
     for axes in (middle, below):  # the bands of the flags go through all panels
         assert [bar.get_height() > 0 for bar in axes.patches] == flags
+        assert [bar.get_center()[0] for bar in axes.patches] == list(range(1, 13))
     z, r = gates(model, x)
     shown = curves(below)
     assert shown["update z: 0 keeps, 1 replaces"][1] == pytest.approx(z[:, 0])
@@ -509,6 +531,12 @@ def test_the_smallest_sizes_work_without_a_warning(task, tmp_path):
     }.get(task, [])
     main(["--task", task, *smallest, "--plots-dir", str(tmp_path / "new" / "plots")])
     assert {path.name for path in (tmp_path / "new" / "plots").iterdir()} == FIGURES[task]
+
+
+def test_to_look_whether_figures_can_be_written_leaves_those_that_are_there(tmp_path):
+    (tmp_path / "gru_numpy_forecast.png").write_text("mine")
+    gfs.parse_options(["--plots-dir", str(tmp_path)])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_quick_means_at_most_300_updates(tmp_path):
@@ -588,9 +616,7 @@ def test_a_wrong_option_ends_with_status_2_and_what_would_be_right_before_any_wo
     assert (tmp_path / "FILE").read_text() == "mine" and not (tmp_path / "plots").exists()
 
 
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not os.path.isdir("/proc") if os.name != "nt" else True, reason="POSIX"
-)
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder that nobody can write in")
 def test_a_folder_that_cannot_be_written_is_noticed_before_training(capsys, monkeypatch):
     monkeypatch.setattr(gfs, "train", None)
     with pytest.raises(SystemExit) as end:

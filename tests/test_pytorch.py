@@ -1,42 +1,33 @@
-"""gru_pytorch.py: the data, one's own series, nn.GRU line by line, training, the comparison with
-LSTM, and the command line with what it refuses."""
+"""gru_pytorch.py: nn.GRU line by line, the loop that can be lifted out, the data, one's own series,
+the comparison with LSTM, and the command line with what it refuses."""
 
 import contextlib
 import io
+import itertools
 import math
 import os
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import table
-from matplotlib.figure import Figure
+from conftest import ROOT, curves, table
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 import gru_pytorch as gp
 
 CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
-SMALL = ("--quick", "--hidden-size", "4", "--seq-len", "2")
-SETUP = gp.Setup("gru", 10, 1, 2, 7, 0.3, 0.7, 0, "cpu")
-CURVE, FORECAST = "gru_pytorch_training_curve.png", "gru_pytorch_forecast.png"
+SMALL = "--hidden-size 3 --batch-size 8"
 
 
-def noise_pairs(seed=0, only_last=False):
-    """Noise that grows from the first sequence to the last, so that no two batches are alike."""
+def noise_pairs(seed=0):
+    """Noise that grows from the first of 20 sequences to the last: no two batches are alike."""
     sequences = torch.randn(20, 7, 1, generator=torch.Generator().manual_seed(seed))
-    return gp.NextStep(sequences * torch.linspace(0.5, 3, 20)[:, None, None], only_last)
-
-
-def loaders():
-    """Two data sets in batches of 7, 7 and 6. The second has targets for the last step alone."""
-    return DataLoader(noise_pairs(0), 7), DataLoader(noise_pairs(1, only_last=True), 7)
+    return gp.NextStep(sequences * torch.linspace(0.5, 3, 20)[:, None, None])
 
 
 def random_model(cell="gru", features=1, layers=1, dtype=torch.float32):
@@ -53,270 +44,34 @@ def weights(model):
     return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
 
 
-def noisy_wave(count):
-    noise = 0.3 * np.random.default_rng(0).standard_normal(count)
-    return 3 + np.sin(np.arange(count) / 2) + noise
+def last_step_mse(model, x, y):
+    return torch.mean((model(x)[0][:, -1] - y[:, -1]) ** 2).item()
 
 
-def numbers_file(folder, values):
-    path = folder / "series.txt"
-    path.write_text("".join(f"{float(value)!r}\n" for value in values))
-    return path
+def options(command=""):
+    return gp.parse_options(["--device", "cpu", "--plots-dir", os.curdir, *command.split()])
 
 
-def run(*argv):
-    """What main exits with (a text means status 1), stdout and stderr, on the CPU."""
+def run(command, folder):
+    """What main exits with (a text means status 1), stdout and stderr."""
     status, out, err = 0, io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            gp.main(["--device", "cpu", *map(str, argv)])
+            gp.main(["--device", "cpu", "--plots-dir", str(folder), *command.split()])
         except SystemExit as end:
             status = end.code
     return status, out.getvalue(), err.getvalue()
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures, by the names of their files, instead of the files."""
-    kept = {}
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: kept.update({path.name: self}))
-    return kept
+def noisy_wave(count):
+    noise = 0.3 * np.random.default_rng(0).standard_normal(count)
+    return 3 + np.sin(np.arange(count) / 2) + noise
 
 
-def curves(axes):
-    """What the legend names: x and y."""
-    named = zip(*axes.get_legend_handles_labels())
-    return {label: (list(line.get_xdata()), list(line.get_ydata())) for line, label in named}
-
-
-@pytest.fixture
-def models(monkeypatch):
-    """The networks that a demo trains."""
-    kept, train = [], gp.train
-    monkeypatch.setattr(gp, "train", lambda *rest: kept.append(train(*rest)) or kept[-1])
-    return kept
-
-
-# --- Data ---------------------------------------------------------------------------------------
-
-
-def test_the_targets_are_the_inputs_one_step_later_or_just_the_last_of_these():
-    sequences = torch.arange(5 * 8 * 2).reshape(5, 8, 2)  # no number twice
-    for only_last in (False, True):
-        pairs = gp.NextStep(sequences, only_last)
-        assert len(pairs) == 5
-        for i in range(5):
-            x, y = pairs[i]
-            assert torch.equal(x, sequences[i, :7])
-            assert torch.equal(y, sequences[i, 7:] if only_last else sequences[i, 1:])
-
-
-def test_sine_waves_and_their_levels_are_those_of_a_phase_fitted_to_a_whole_period():
-    def fitted(waves):
-        x, angle = waves[:, :30, 0], 2 * math.pi * torch.arange(waves.shape[1]) / 30
-        phase = torch.atan2((x * angle.cos()[:30]).sum(1), (x * angle.sin()[:30]).sum(1))
-        return torch.sin(angle + phase[:, None]), phase
-
-    seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
-    clean, noisy = (gp.sine_waves(seeds[i], 20_000, 31, 0.1 * i) for i in range(2))
-    sines, phase = fitted(clean)
-    torch.testing.assert_close(clean[:, :, 0], sines, rtol=0, atol=1e-5)
-    assert torch.all(torch.histc(phase, 8, -math.pi, math.pi) > 2200)  # any phase: of 2500
-    noise = (noisy - clean)[:, :, 0]
-    assert noise.std().item() == pytest.approx(0.1, rel=0.01) and abs(noise.mean()) < 0.001
-    assert abs((noise[:, 1:] * noise[:, :-1]).mean()) < 0.0001
-
-    task = gp.sine_task(0, 30, 0.1, 20_000)
-    assert [part[:][1].shape[1] for part in task[:3]] == [30, 1, 1]
-    x, y = task.test[:]
-    best, persistence = 0.1**2 * (1 + 1 / 30), torch.mean((x[:, -1:] - y) ** 2).item()
-    error = torch.mean((fitted(torch.cat([x, y], dim=1))[0][:, -1:] - y[:, :, 0]) ** 2).item()
-    assert error == pytest.approx(best, rel=0.01)  # 2 standard errors
-    # Of a difference of two values: the wave's own 1 - cos(2 pi / 30), and two noises.
-    assert persistence == pytest.approx(1 - math.cos(2 * math.pi / 30) + 2 * 0.1**2, rel=0.02)
-    assert task.levels == pytest.approx({"best possible": best, "persistence": persistence})
-    assert task.learned == pytest.approx(1.5 * best) and gp.sine_task(0, 9, 0, 5).learned == 0.001
-    assert "best possible" not in gp.sine_task(0, 31, 0.1, 5).levels
-
-
-@pytest.mark.parametrize("T", [2, 7])
-def test_the_adding_problem_asks_for_the_sum_of_one_marked_number_of_either_half(T):
-    count, half = 76_800, T // 2
-    task = gp.adding_task(0, T, count)
-    x, y = task.train[:]
-    numbers, marks = x.unbind(dim=2)
-    assert x.shape == (count, T, 2) and y.shape == (count, 1, 1)
-    assert 0 <= numbers.min() < 0.001 and 0.999 < numbers.max() < 1
-    assert set(marks.unique().tolist()) <= {0, 1} and torch.all(marks.sum(0) > 0)  # any step
-    assert torch.all(marks[:, :half].sum(1) == 1) and torch.all(marks[:, half:].sum(1) == 1)
-    assert torch.equal(y[:, 0, 0], numbers[marks == 1].reshape(count, 2).sum(1))
-    # Always answering 1: the squared error has the deviation 0.2, so this is 5 standard errors.
-    assert torch.mean((y - 1) ** 2).item() == pytest.approx(1 / 6, abs=0.0036)
-    assert (task.levels, task.learned) == ({"always answering 1": 1 / 6}, 0.01)
-
-
-@pytest.mark.parametrize("make, noise", [(gp.sine_task, [0]), (gp.adding_task, [])])
-def test_the_three_sets_of_a_task_are_different_draws_which_the_seed_fixes(make, noise):
-    def inputs(seed):
-        task = make(seed, 6, *noise, 50)
-        return [tuple(x.flatten().tolist()) for part in task[:3] for x in part[:][0]]
-
-    first, again, other = map(inputs, (1, 1, 2))
-    assert first == again
-    assert len({*first, *other}) == len(first) + len(other)
-
-
-# --- One's own series ---------------------------------------------------------------------------
-
-SPLITS = [(10, 5, 7, 8), (20, 12, 14, 17), (57, 9, 39, 48), (100, 12, 70, 85)]
-SPLITS.append((3000, 12, 2100, 2550))
-
-
-@pytest.mark.parametrize("N, T, cut, last", SPLITS)
-def test_every_value_is_a_target_of_one_part_alone_and_training_sees_no_other(N, T, cut, last):
-    task, changes, unit = gp.series_task(np.arange(N) ** 2.0, T)  # 2 i - 1 leads to value i
-
-    def places(pairs):
-        return [torch.round((each[..., 0].double() * unit + 1) / 2).int() for each in pairs]
-
-    assert places([changes])[0].tolist() == [*range(1, N)]
-    parts = [places(part[:]) for part in task[:3]]
-    for x, y in parts:
-        assert x.shape[1] == T and torch.all(x.diff(dim=1) == 1)
-        assert torch.equal(y, x[:, -y.shape[1] :] + 1)
-    (x, y), (_, validation), (_, test) = parts
-    every = math.ceil((cut - 1 - T) / 1000)  # of a long series, 1000 windows at most
-    assert x[:, 0].tolist() == [*range(1, cut - T, every)]
-    assert y.shape == x.shape and y.max() < cut
-    assert validation.flatten().tolist() == [*range(cut, last)]
-    assert test.flatten().tolist() == [*range(last, N)]
-
-
-@CELLS
-def test_an_untrained_network_repeats_the_last_value_exactly_in_the_unit_of_training(cell):
-    values = noisy_wave(1600)
-    wild = np.concatenate([values[:1120], 1e3 * (-1.01) ** np.arange(480)])
-    (task, x, unit), (other, _, other_unit) = (gp.series_task(each, 12) for each in (values, wild))
-    parts = values[:1120], values[1119:1360], values[1359:]
-    squares = [np.mean(np.diff(part) ** 2) for part in parts]
-    assert unit == other_unit == pytest.approx(math.sqrt(squares[0]), rel=1e-12)
-    assert all(map(torch.equal, task.train[:], other.train[:]))
-    assert task.learned == pytest.approx(squares[1] / unit**2, rel=1e-5)  # as good as repeating
-    model, repeating = gp.build(task, SETUP._replace(cell=cell)), squares[2] / unit**2
-    assert gp.one_step(model, x, 12).tolist() == 1587 * [0]  # more than a part of 1024
-    assert gp.evaluate(model, DataLoader(task.test, 7)) == pytest.approx(repeating, rel=1e-5)
-    assert task.levels == pytest.approx({"persistence": repeating}, rel=1e-5)
-
-
-def test_the_linear_forecast_is_least_squares_on_the_training_part_and_exact_where_it_can_be():
-    values, t = noisy_wave(60), np.arange(60)
-    windows = np.array([[*values[i : i + 5], 1] for i in range(55)])
-    x, y = windows[:35], values[5:40]
-    expected = windows @ np.linalg.solve(x.T @ x, x.T @ y)
-    np.testing.assert_allclose(gp.linear_forecast(values, 5, 40), expected, rtol=1e-9)
-    values = 1e6 + np.sin(t / 4) + t / 50  # without noise, each is linear in those before it
-    np.testing.assert_allclose(gp.linear_forecast(values, 5, 40), values[5:], rtol=0, atol=1e-6)
-
-
-def test_what_is_printed_saved_and_drawn_of_ones_own_series(tmp_path, models, drawn):
-    """Against forecasts with the trained network, one window at a time."""
-    values, T = noisy_wave(102), 12
-    data = numbers_file(tmp_path, values)
-    status, out, err = run("--data", data, "--epochs", 25, "--plots-dir", tmp_path)
-    assert (status, err) == (0, "")
-    assert [*map(int, re.findall(r"^ +(\d+) ", out, re.M))] == [*range(3, 25, 3), 25]
-    unit = np.sqrt(np.mean(np.diff(values[:71]) ** 2))
-
-    def next_value(before):
-        x = torch.tensor(np.diff(before[-T - 1 :]) / unit, dtype=torch.float32)
-        return before[-1] + unit * models[0](x[None, :, None])[0, -1, 0].item()
-
-    ahead, continued = [next_value(values[:i]) for i in range(86, 102)], list(values)
-    for _ in range(T):
-        continued.append(next_value(continued))
-    lines = (tmp_path / "gru_pytorch_data_forecast.csv").read_text().splitlines()
-    steps, truth, forecasts = zip(*(line.split(",") for line in lines))
-    assert steps == ("step", *map(str, range(87, 103 + T)))
-    assert truth == ("value", *map(str, values[86:].tolist()), *T * [""])
-    np.testing.assert_allclose(list(map(float, forecasts[1:])), ahead + continued[102:], rtol=1e-5)
-    panels = [curves(axes)["forecast"] for axes in drawn["gru_pytorch_data_forecast.png"].axes]
-    assert [steps for steps, _ in panels] == [[*range(16)], [*range(3 * T, 4 * T)]]
-    assert [y for _, each in panels for y in each] == list(map(float, forecasts[1:]))
-
-    linear = gp.linear_forecast(values, T + 1, 71)[-16:]
-    each = {"test RMSE": ahead, "persistence": values[85:-1], "linear": linear}
-    rmse = {name: np.sqrt(np.mean((each[name] - values[86:]) ** 2)) for name in each}
-    assert table(out) == pytest.approx(rmse, rel=1e-4)
-    verdicts = re.findall(r"(\d+)% (below|above) (persistence|linear)", out.splitlines()[-1])
-    assert {side for _, side, _ in verdicts} == {"below", "above"}
-    for percent, side, name in verdicts:
-        ratio = rmse["test RMSE"] / rmse[name]
-        assert (int(percent), side == "below") == (round(100 * abs(ratio - 1)), ratio < 1)
-
-
-def test_errors_are_in_the_units_of_the_series(tmp_path, drawn):
-    def printed(values):
-        argv = ("--quick", "--data", numbers_file(tmp_path, values), "--plots-dir", tmp_path)
-        return table(run(*argv)[1])
-
-    first, scaled = printed(noisy_wave(100)), printed(1000 * noisy_wave(100) + 5)
-    expected = {name: 1000 * value for name, value in first.items()}
-    assert len(expected) == 3 and scaled == pytest.approx(expected, rel=2e-4)
-
-
-READABLE = {
-    "lines": (b"1\n2.5\n -3e2 ", None),
-    "lines of Windows": (b"\xef\xbb\xbf1\r\n2.5\r\n-3e2\r\n\r\n \r\n", None),
-    "commas": (b"day,sold\n1,1\n2,2.5\n3,-3e2\n\n", "sold"),
-    "semicolons": (b"day;sold;on\n1;1;1,5\n2;2.5;2,5\n3;-3e2;3,5\n", "sold"),
-    "tabs": (b"day\tsold\n1\t1\n2\t2.5\n3\t-3e2\n", "sold"),
-    "quotes": (b'day,sold\n"1, May",1\n"2, May",2.5\n"3, May",-3e2\n', "sold"),
-    "one column": (b"sold\n1\n2.5\n-3e2\n", "sold"),
-    "a table of Windows": (b"\xef\xbb\xbfsold , day\r\n1,4\r\n2.5,5\r\n-3e2,6\r\n\r\n", "sold"),
-}
-
-
-@pytest.mark.parametrize("content, column", READABLE.values(), ids=READABLE)
-def test_lines_and_the_column_of_a_table_are_read_as_the_same_series(content, column, tmp_path):
-    path = tmp_path / "series"
-    path.write_bytes(content)
-    assert gp.read_series(path, column).tolist() == [1, 2.5, -300]
-
-
-NUMBER, TEXT = "expected a number like 1.5, got ", "expected a text file in UTF-8, got .*"
-FEW, HINT = "expected at least 10 values for --seq-len 5, got ", "; for a table, add --column NAME"
-UNREADABLE = {
-    "text": (b"1\n2\ntwelve\n4\n", None, f"line 3: {NUMBER}'twelve'{HINT}"),
-    "an empty line": (b"1\n\n3\n", None, f"line 2: {NUMBER}''{HINT}"),
-    "nan": (b"1\nnan\n3\n", None, f"line 2: {NUMBER}'nan'{HINT}"),
-    "inf": (b"-inf\n2\n3\n", None, f"line 1: {NUMBER}'-inf'{HINT}"),
-    "a decimal comma": (b"1\n2,5\n", None, f"line 2: {NUMBER}'2,5'{HINT}"),
-    "a decimal comma in a table": (b"a;b\n1;2\n2;2,5\n3;4\n", "b", f"line 3: {NUMBER}'2,5'"),
-    "UTF-16": ("1\n2\n".encode("utf-16"), None, TEXT),
-    "a binary file": (b"\x89PNG\r\n\x1a\n\x00\xff", None, TEXT),
-    "a missing file": (None, None, TEXT),
-    "a folder": (None, None, TEXT),
-    "an empty file": (b"", None, f"{FEW}0"),
-    "a short series": (b"1\n2\n4\n" * 3, None, f"{FEW}9"),
-    "a constant series": (b"7.3\n" * 99, None, "expected numbers that vary in the first 70 % .*"),
-    "a table without --column": (b"a,b\n1,2\n", None, f"line 1: {NUMBER}'a,b'{HINT}"),
-    "no such column": (b"a,b\n1,2\n", "sold", "expected one of the columns a, b, got 'sold'"),
-    "a missing value": (b"a,b\n1,2\n2,\n3,4\n", "b", f"line 3: {NUMBER}''"),
-    "a short row": (b"a,b\n1,2\n2\n3,4\n", "a", f"line 3: {NUMBER}''"),
-}
-
-
-@pytest.mark.parametrize("case", UNREADABLE)
-def test_bad_data_ends_with_status_2_and_one_line_before_any_training(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(gp, "train", None)  # to call it is another error
-    content, column, message = UNREADABLE[case]
-    path = tmp_path if case == "a folder" else tmp_path / "data"
-    if content is not None:
-        path.write_bytes(content)
-    argv = ["--data", path, "--seq-len", 5, "--plots-dir", tmp_path / "plots"]
-    status, out, err = run(*argv, *([] if column is None else ["--column", column]))
-    assert (status, out) == (2, "")
-    assert re.fullmatch(f"gru_pytorch.py: error: --data {re.escape(str(path))}: {message}\n", err)
+def series_file(folder, values):
+    path = folder / "mine.txt"
+    path.write_text("".join(f"{float(value)!r}\n" for value in values))
+    return path
 
 
 # --- The model ----------------------------------------------------------------------------------
@@ -342,441 +97,719 @@ def states_by_hand(gru, x, h, reset_after=True):
 def test_nn_gru_resets_after_the_product_and_has_two_biases():
     model = random_model(features=3, dtype=torch.float64)
     gru, x, h0 = model.recurrent, torch.randn(4, 9, 3).double(), torch.randn(4, 5).double()
-    states, h_n = gru(x, h0[None])
-    torch.testing.assert_close(states, states_by_hand(gru, x, h0), rtol=0, atol=1e-12)
+    y, h_n = model(x, h0[None])
+    states = states_by_hand(gru, x, h0)
+    expected = states @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(h_n, states[None, :, -1], rtol=0, atol=1e-12)
     assert (states - states_by_hand(gru, x, h0, reset_after=False)).abs().max() > 0.1
-    assert torch.equal(h_n, states[None, :, -1])  # (layers, B, H), whatever batch_first says
-    assert random_model(layers=2).recurrent(torch.zeros(4, 9, 1))[1].shape == (2, 4, 5)
-    y = states_by_hand(gru, x, 0 * h0) @ model.head.weight.T + model.head.bias
-    torch.testing.assert_close(model(x), y, rtol=0, atol=1e-12)
+    assert random_model(layers=2)(torch.zeros(4, 9, 1))[1].shape == (2, 4, 5)
 
 
 @CELLS
 def test_a_forecast_depends_on_its_own_sequence_up_to_its_own_step(cell):
     model, x = random_model(cell, 2, layers=2, dtype=torch.float64), torch.randn(3, 8, 2).double()
-    influence = torch.autograd.functional.jacobian(model, x)[:, :, 0].abs().sum(dim=-1)
+    jacobian = torch.autograd.functional.jacobian(lambda x: model(x)[0], x)
+    influence = jacobian[:, :, 0].abs().sum(dim=-1)
     for b in range(3):
         for c in range(3):  # of the steps of sequence c on the forecasts of sequence b
             expected = torch.ones(8, 8).tril() if b == c else torch.zeros(8, 8)
             assert torch.equal(influence[b, :, c] > 0, expected == 1)
 
 
-# --- Training and evaluation --------------------------------------------------------------------
+# --- The loop -----------------------------------------------------------------------------------
 
 
-def test_batches_of_unequal_size_give_the_errors_of_one_large_batch():
-    model, records = random_model(), []
-    gp.fit(model, *loaders(), 2, 1e-30, 1.0, records.append)  # a rate that moves no weight
-    errors = []
-    for x, y in (each.dataset[:] for each in loaders()):
-        errors.append(torch.mean((model(x)[:, -y.shape[1] :] - y) ** 2).item())
-    assert [record.number for record in records] == [1, 2]
-    for record in records:
-        assert record[1:] == pytest.approx(errors, rel=1e-6)
+def test_fit_is_the_plain_loop_over_passes_with_clipping_and_a_rate_that_falls_as_a_cosine():
+    def shuffled():
+        return DataLoader(
+            noise_pairs(), 7, shuffle=True, generator=torch.Generator().manual_seed(5)
+        )
+
+    model, plain, rows = random_model(), random_model(), []
+    validation = DataLoader(noise_pairs(1), 6)
+    history = gp.fit(model, shuffled(), validation, 8, 4, 0.1, 0.7, rows.append)
+
+    x, y = noise_pairs(1)[:]
+    adam, loader = torch.optim.Adam(plain.parameters()), shuffled()
+    first = [batch for batch in loader]  # that measure the untrained network
+    expected = [
+        (
+            0,
+            np.average([last_step_mse(plain, *b) for b in first], weights=[7, 7, 6]),
+            last_step_mse(plain, x, y),
+        )
+    ]
+    batches, errors, states = [*loader, *loader, *loader], [], [weights(plain)]
+    for k in range(8):
+        adam.param_groups[0]["lr"] = 0.1 * (1 + math.cos(math.pi * k / 8)) / 2
+        errors.append((last_step_mse(plain, *batches[k]), len(batches[k][0])))
+        adam.zero_grad()
+        nn.functional.mse_loss(plain(batches[k][0])[0], batches[k][1]).backward()  # of all steps
+        nn.utils.clip_grad_norm_(plain.parameters(), 0.7)
+        adam.step()
+        if k in (3, 7):
+            mse, counts = zip(*errors[k - 3 : k + 1], strict=True)
+            expected.append((k + 1, np.average(mse, weights=counts), last_step_mse(plain, x, y)))
+            states.append(weights(plain))
+    assert history == rows
+    for row, (updates, train_mse, validation_mse) in zip(history, expected, strict=True):
+        assert row.updates == updates
+        assert row.train_mse == pytest.approx(train_mse, rel=1e-4)
+        assert row.validation_mse == pytest.approx(validation_mse, rel=1e-4)
+    best = min(range(3), key=lambda i: expected[i][2])
+    torch.testing.assert_close(weights(model), states[best], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("max_norm, clipped", [(1e-3, True), (1e9, False)])
-def test_the_step_is_the_gradient_of_this_batch_with_at_most_the_largest_norm(max_norm, clipped):
-    model, (x, y) = random_model(dtype=torch.float64), (v.double() for v in noise_pairs()[:])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    gp.train_step(model, optimizer, 2 * x, -y, max_norm)  # leaves a gradient, and all weights
-    optimizer.param_groups[0]["lr"] = 1.0
-    before, y = weights(model), y[:, -3:]  # targets for the last three steps alone
-    loss = torch.mean((model(x)[:, -3:] - y) ** 2)
-    gradient = nn.utils.parameters_to_vector(torch.autograd.grad(loss, [*model.parameters()]))
-    assert 2e-3 < gradient.norm() < 1e3
-
-    assert gp.train_step(model, optimizer, x, y, max_norm) == pytest.approx(loss.item(), rel=1e-12)
-    step = before - weights(model)
-    expected = gradient * max_norm / gradient.norm() if clipped else gradient
-    torch.testing.assert_close(step, expected, rtol=1e-4, atol=1e-12)  # torch adds 1e-6 to the norm
-    assert step.norm() <= max_norm
-
-
-def test_an_epoch_is_every_sequence_once_in_a_new_order_and_the_rate_a_cosine(monkeypatch):
-    rates, batches, train_step = [], [], gp.train_step
-
-    def step(model, optimizer, x, *rest):
-        assert rest[-1] == SETUP.clip
-        rates.append(optimizer.param_groups[0]["lr"])
-        batches.append(x[:, 0, 0].tolist())
-        return train_step(model, optimizer, x, *rest)
-
-    monkeypatch.setattr(gp, "train_step", step)
-    gp.train(gp.Task(noise_pairs(), noise_pairs(1), None, 1, {}), SETUP, lambda _: None)
-    expected = [0.15 * (1 + math.cos(math.pi * k / 6)) for k in range(6)]  # and then 0
-    np.testing.assert_allclose(rates, expected, rtol=1e-9)
-    assert [len(batch) for batch in batches] == [7, 7, 6] * 2
-    orders = [[n for batch in batches[i : i + 3] for n in batch] for i in (0, 3)]
-    orders.append(noise_pairs()[:][0][:, 0, 0].tolist())
-    assert all(orders[i] != orders[i - 1] for i in range(3))
-    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda pairs: DataLoader(pairs, 7, drop_last=True),
+        lambda pairs: DataLoader(pairs, 4, sampler=SubsetRandomSampler([0, 1, 2, 3])),
+    ],
+)
+def test_training_errors_are_means_of_the_samples_that_were_seen(loader):
+    """With a rate that moves no weight, a pass gives the error of what the loader gives."""
+    model, batches = random_model(), loader(noise_pairs())
+    passes = len(batches)
+    rows = gp.fit(
+        model, batches, DataLoader(noise_pairs(1), 7), passes, passes, 1e-30, 1.0, lambda row: None
+    )
+    expected = np.mean([last_step_mse(model, x, y) for x, y in batches])
+    assert [row.train_mse for row in rows] == pytest.approx([expected, expected], rel=1e-5)
 
 
-def test_fit_keeps_the_weights_with_the_smallest_validation_error_even_those_it_came_with():
-    model, records, states = random_model().eval(), [], []
-
-    def record(epoch):
-        assert model.training
-        records.append(epoch)
-        states.append(weights(model))
-
-    gp.fit(model, *loaders(), 8, 0.1, 1.0, record)
-    best = min(range(8), key=lambda i: records[i].validation_mse)
-    assert 0 < best < 7 and torch.equal(weights(model), states[best])
-
+def test_the_untrained_weights_are_kept_where_they_were_best():
+    model = random_model()
     before, x = weights(model), noise_pairs()[:][0]
-    own_forecasts = TensorDataset(x, model(x).detach())
-    gp.fit(model, loaders()[0], DataLoader(own_forecasts, 7), 2, 0.3, 1.0, record)
-    assert torch.equal(weights(model), before) and not torch.equal(states[-1], before)
+    own_forecasts = DataLoader(TensorDataset(x, model(x)[0].detach()), 7)
+    history = gp.fit(
+        model, DataLoader(noise_pairs(), 7), own_forecasts, 6, 3, 0.3, 1.0, lambda row: None
+    )
+    assert torch.equal(weights(model), before)
+    assert gp.best_of(history).updates == 0 and len(history) == 3
 
 
-def test_training_lowers_the_error_and_sees_nothing_of_the_validation_set():
-    task, records = gp.sine_task(0, 12, 0.05, 100), []
-    for validation in (task.validation, gp.NextStep(1e3 * torch.rand(9, 13, 1))):
-        sets = DataLoader(task.train, 10), DataLoader(validation, 6)
-        gp.fit(gp.build(task, SETUP), *sets, 8, 0.03, 1.0, records.append)
-    assert records[7].train_mse < 0.1 * records[0].train_mse
-    assert [e.train_mse for e in records[:8]] == [e.train_mse for e in records[8:]]
+def test_stop_ends_early_on_the_schedule_of_all_updates():
+    whole, part = random_model(), random_model()
+    loader, states = DataLoader(noise_pairs(), 7), {}
+    gp.fit(
+        whole,
+        loader,
+        loader,
+        9,
+        3,
+        0.1,
+        1.0,
+        lambda row: states.update({row.updates: weights(whole)}),
+    )
+    history = gp.fit(part, loader, loader, 9, 3, 0.1, 1.0, lambda row: None, stop=6)
+    assert [row.updates for row in history] == [0, 3, 6]
+    assert torch.equal(weights(part), states[gp.best_of(history).updates])
 
 
-@pytest.mark.parametrize("bad", [0, 1])
-def test_an_error_that_is_not_finite_stops_training_with_the_number_of_the_epoch(bad):
-    sets, records = loaders(), []
+@pytest.mark.parametrize("spoiled", [0, 1])
+def test_an_error_that_is_not_finite_stops_training_and_says_when(spoiled):
+    sets = noise_pairs(), noise_pairs(1)
 
-    def spoil(epoch):
-        records.append(epoch)
-        sets[bad].dataset.sequences[3] = math.nan
+    def spoil(row):
+        sets[spoiled].sequences[3] = math.nan
 
-    with pytest.raises(FloatingPointError, match=r"^epoch 2: .*--learning-rate"):
-        gp.fit(random_model(), *sets, 3, 0.01, 1.0, spoil)
-    assert len(records) == 1
+    with pytest.raises(FloatingPointError, match=r"^3 updates: .*--learning-rate"):
+        gp.fit(random_model(), *(DataLoader(each, 7) for each in sets), 6, 3, 0.01, 1.0, spoil)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_errors_and_forecasts_are_of_evaluation_mode_and_leave_the_mode_as_it_was(training):
-    model, series = random_model(layers=2), torch.randn(20, 1)
+    model, series = random_model(layers=2), torch.randn(2, 6, 1)
     model.recurrent.dropout = 0.5  # so that no two calls agree in training mode
     model.train(training)
     for call in (
-        lambda: gp.evaluate(model, loaders()[0]),
-        lambda: gp.one_step(model, series, 6).tolist(),
-        lambda: gp.free_running(model, series[:6], 9).tolist(),
+        lambda: gp.evaluate(model, DataLoader(noise_pairs(), 7)),
+        lambda: gp.free_running(model, series, 9).tolist(),
     ):
         assert call() == call()
         assert model.training == model.recurrent.training == training
 
 
-# --- The comparison -----------------------------------------------------------------------------
+def test_free_running_feeds_back_its_own_predictions():
+    model, series = random_model(), torch.randn(2, 6, 1)
+    forecast, seen = gp.free_running(model, series, 4), series
+    for t in range(4):
+        prediction = model(seen[:, -6:])[0][:, -1:]
+        torch.testing.assert_close(forecast[:, t], prediction[:, 0, 0])
+        seen = torch.cat([seen, prediction.detach()], dim=1)
+
+
+# --- Data ---------------------------------------------------------------------------------------
+
+
+def test_the_targets_are_the_inputs_one_step_later():
+    sequences = torch.arange(5 * 8 * 2).reshape(5, 8, 2)  # no number twice
+    pairs = gp.NextStep(sequences)
+    assert len(pairs) == 5
+    for i, (x, y) in enumerate(pairs[i] for i in range(5)):
+        assert torch.equal(x, sequences[i, :7]) and torch.equal(y, sequences[i, 1:])
+
+
+def test_sine_waves_and_their_levels_are_those_of_a_phase_fitted_to_a_whole_period():
+    def fitted(waves):
+        x, angle = waves[:, :30, 0], 2 * math.pi * torch.arange(waves.shape[1]) / 30
+        phase = torch.atan2((x * angle.cos()[:30]).sum(1), (x * angle.sin()[:30]).sum(1))
+        return torch.sin(angle + phase[:, None]), phase
+
+    seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
+    clean, noisy = (gp.sine_waves(seeds[i], 20_000, 31, 0.1 * i) for i in range(2))
+    sines, phase = fitted(clean)
+    torch.testing.assert_close(clean[:, :, 0], sines, rtol=0, atol=1e-5)
+    assert torch.all(torch.histc(phase, 8, -math.pi, math.pi) > 2200)  # any phase: of 2500
+    noise = (noisy - clean)[:, :, 0]
+    assert noise.std().item() == pytest.approx(0.1, rel=0.01) and abs(noise.mean()) < 0.001
+
+    task = gp.sine_task(options("--noise 0.1"), 0)
+    x, y = task.test[:]
+    best, persistence = 0.1**2 * (1 + 1 / 30), torch.mean((x[:, -1] - y[:, -1]) ** 2).item()
+    sequences = torch.cat([x, y[:, -1:]], dim=1)
+    error = torch.mean((fitted(sequences)[0][:, -1] - y[:, -1, 0]) ** 2).item()
+    assert error == pytest.approx(best, rel=0.04)  # 2 standard errors
+    assert task.levels == pytest.approx({"best possible": best, "persistence": persistence})
+    assert task.learned == pytest.approx(1.5 * best)
+    assert "best possible" not in gp.sine_task(options("--seq-len 31"), 0).levels
+
+
+def test_the_adding_problem_asks_for_the_sum_of_one_marked_number_of_either_half():
+    task = gp.adding_task(options("--compare --task adding --seq-len 7"), 0)
+    x, y = task.train[:]
+    numbers, marks = x.unbind(dim=2)
+    assert x.shape == (76_800, 7, 2) and y.shape == (76_800, 1, 1)
+    assert 0 <= numbers.min() < 0.001 and 0.999 < numbers.max() < 1
+    assert torch.all((marks == 0) | (marks == 1)) and torch.all(marks.sum(0) > 0)  # any step
+    assert torch.all(marks[:, :3].sum(1) == 1) and torch.all(marks[:, 3:].sum(1) == 1)
+    assert torch.equal(y[:, 0, 0], numbers[marks == 1].reshape(-1, 2).sum(1))
+    assert (task.levels, task.learned) == ({"always answering 1": 1 / 6}, 0.01)
+
+
+@pytest.mark.parametrize(
+    "make, command", [(gp.sine_task, ""), (gp.adding_task, "--compare --task adding")]
+)
+def test_the_three_sets_of_a_task_are_different_draws_which_the_seed_fixes(make, command):
+    def inputs(seed):
+        task = make(options(f"{command} --quick --seq-len 6"), seed)
+        return [
+            tuple(x.flatten().tolist())
+            for part in (task.train, task.validation, task.test)
+            for x in part[:][0]
+        ]
+
+    first, again, other = map(inputs, (1, 1, 2))
+    assert first == again
+    assert len({*first, *other}) == len(first) + len(other)
+
+
+# --- One's own series ---------------------------------------------------------------------------
+
+
+def test_each_change_is_a_target_of_one_part_alone_and_all_windows_train():
+    """The change that leads to value i is i. Of 40,000 values, no window is left out."""
+    for N, W, cut, last in ((100, 12, 70, 85), (57, 9, 39, 48), (40_000, 12, 28_000, 34_000)):
+        values = np.cumsum(np.arange(N, dtype=float))
+        parts, _ = gp.split_series(values, W)
+        targets = [(part[:, -1] - part[:, -2]).tolist() for part in parts]
+        assert targets == [[*range(W + 1, cut)], [*range(cut, last)], [*range(last, N)]]
+        task = gp.series_task(values, options(f"--data x --seq-len {W}"), 0)
+        x, y = task.train[:]
+        assert x.shape == y.shape == (cut - W - 1, W, 1) and torch.equal(x[:, 1:], y[:, :-1])
+        unit = math.sqrt(np.mean(np.arange(1, cut) ** 2.0))  # of the training part alone
+        np.testing.assert_allclose(y[:, -1, 0] * unit, targets[0], rtol=1e-5)
+        assert (len(task.validation), len(task.test)) == (min(last - cut, 2000), N - last)
+
+
+def test_no_hour_of_the_day_is_left_out_of_a_long_series():
+    """A stride over windows would meet the season: today's value at seven is one of 24."""
+    values = np.where(np.arange(33_000) % 24 == 7, 5.0, 0.0)
+    task = gp.series_task(values + 1e-3 * noisy_wave(33_000), options("--data x"), 0)
+    targets = task.train.sequences[:, -1, 0]
+    assert torch.sum(targets > targets.max() / 2) == torch.sum(targets < targets.min() / 2) == 962
+
+
+def test_the_blend_is_the_mean_of_the_forecasts_weighted_by_1_over_mse_squared():
+    values, W = noisy_wave(100), 12
+    parts, simple = gp.split_series(values, W)
+    network = gp.Forecaster(values[:70], W)
+    network.network = random_model()
+    all_three = {"GRU": network} | simple
+    mixed, weights = gp.blend(all_three, parts[1])
+    ones = {name: each.forecast(parts[1][:, :-1], 1)[:, 0] for name, each in all_three.items()}
+    mse = {name: np.mean((one - values[70:85]) ** 2) for name, one in ones.items()}
+    total = sum(1 / mse[name] ** 2 for name in mse)
+    assert weights == pytest.approx({name: 1 / mse[name] ** 2 / total for name in mse})
+    expected = sum(weights[name] * ones[name] for name in mse)
+    np.testing.assert_allclose(mixed.forecast(parts[1][:, :-1], 1)[:, 0], expected, rtol=1e-6)
+    parts, simple = gp.split_series(np.sin(np.arange(100) / 4), W)  # linear is exact
+    assert gp.blend(simple, parts[1])[1]["linear"] == pytest.approx(1)
+
+
+def test_persistence_repeats_the_last_value_and_linear_is_least_squares_on_the_training_part():
+    values, W = noisy_wave(60), 4
+    windows = np.array([[*values[i : i + 5], 1] for i in range(55)])
+    x, y = windows[:37], values[5:42]
+    expected = windows @ np.linalg.solve(x.T @ x, x.T @ y)
+    _, simple = gp.split_series(values, W)
+    np.testing.assert_allclose(
+        simple["linear"].forecast(windows[:, :5], 1)[:, 0], expected, rtol=1e-8
+    )
+    assert np.array_equal(simple["persistence"].forecast(windows[:, :5], 3), windows[:, [4, 4, 4]])
+    wild = np.concatenate([values[:42], 1e3 * (-1.01) ** np.arange(18)])  # what follows has no say
+    _, other = gp.split_series(wild, W)
+    assert np.array_equal(other["linear"].base, simple["linear"].base)
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e14])
+def test_a_forecast_does_not_depend_on_the_unit_of_the_series(scale):
+    values, windows = noisy_wave(100), noisy_wave(100)[None, -13:]
+    (_, simple), (_, scaled) = gp.split_series(values, 12), gp.split_series(scale * values, 12)
+    expected = scale * simple["linear"].forecast(windows, 5)
+    np.testing.assert_allclose(scaled["linear"].forecast(scale * windows, 5), expected, rtol=1e-9)
+
+
+def test_errors_by_distance_are_those_of_every_forecast_that_ends_within_the_series():
+    values, W, start = noisy_wave(50), 6, 42
+    _, simple = gp.split_series(values, W)
+    forecaster = simple["linear"]
+    forecaster.network = random_model()
+    squares = {h: [] for h in range(1, W + 1)}
+    for begin in range(start, 50):
+        forecast = forecaster.forecast(values[None, begin - W - 1 : begin], W)[0]
+        for h in squares:
+            if begin + h <= 50:
+                squares[h].append((forecast[h - 1] - values[begin + h - 1]) ** 2)
+    expected = [math.sqrt(np.mean(squares[h])) for h in squares]
+    np.testing.assert_allclose(
+        gp.errors_by_distance(forecaster, values, start), expected, rtol=1e-6
+    )
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """A clock that only updates move, which do nothing else: by 0.01 s a sequence with oneDNN and
-    0.02 s without, and by 0.03 s more in an LSTM."""
-    clock = SimpleNamespace(now=0.0)
+def own(tmp_path, drawn, monkeypatch):
+    """Of a run on a noisy wave of 102 values: what it prints, its figures, its folder, and the
+    network that has seen the training part."""
+    models, train = [], gp.train
+    monkeypatch.setattr(
+        gp, "train", lambda model, *rest: models.append(model) or train(model, *rest)
+    )
+    data = series_file(tmp_path, noisy_wave(102))
+    status, out, err = run(f"--data {data} --epochs 25 --save {tmp_path / 'saved.pt'}", tmp_path)
+    assert (status, err) == (0, "")
+    return out, drawn, tmp_path, models[0]
 
-    def step(model, _, x, *rest):
-        lstm, onednn = isinstance(model.recurrent, nn.LSTM), torch.backends.mkldnn.enabled
-        clock.now += len(x) * (0.03 * lstm + (0.01 if onednn else 0.02))
 
-    monkeypatch.setattr(gp, "train_step", step)
-    monkeypatch.setattr(gp, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+def next_value(window, network, unit, mean, share, base):
+    """From the description in Forecaster's docstring."""
+    changes = np.diff(window) / unit
+    with torch.no_grad():
+        answer = network(torch.tensor(changes, dtype=torch.float32)[None, :, None])[0][
+            0, -1, 0
+        ].item()
+    features = np.array([*changes, (window[-1] - mean) / unit, 1])
+    return window[-1] + unit * (features @ np.array(base) + share * answer)
 
 
-@pytest.mark.parametrize("H, mode", [(32, "sine"), (64, "adding"), (32, "data")])
-def test_networks_share_the_batches_of_a_seed_and_seeds_share_nothing(
-    H, mode, tmp_path, monkeypatch, drawn, clock
+def test_what_is_printed_and_drawn_of_ones_own_series_is_the_error_of_each_forecast(own):
+    out, drawn, folder, network = own
+    values = noisy_wave(102)
+    parts, simple = gp.split_series(values, 12)
+    alone = gp.Forecaster(values[:71], 12)
+    alone.network = network
+    mixed, weights = gp.blend({"GRU": alone} | simple, parts[1])
+    for name, weight in weights.items():
+        assert f"{weight:.2f} {name}" in out
+    parts = network, mixed.unit, mixed.mean, mixed.share, mixed.base
+    ahead = [next_value(values[i - 13 : i], *parts) for i in range(86, 102)]
+    rows = [line.split() for line in re.findall(r"^ +\d+(?: +\S+){3}$", out, re.M)][-5:]
+    assert [int(row[0]) for row in rows] == [1, 2, 4, 8, 12]
+    rmse = math.sqrt(np.mean((np.array(ahead) - values[86:]) ** 2))
+    repeated = math.sqrt(np.mean((values[85:-1] - values[86:]) ** 2))
+    assert [float(rows[0][i]) for i in (1, 3)] == pytest.approx([rmse, repeated], rel=1e-3)
+    assert f"{1 - rmse / repeated:.0%} below persistence" in out
+    shown = curves(drawn["mine_distance.png"].axes[0])
+    for column, name in enumerate(("GRU blend", "linear", "persistence"), start=1):
+        distances, errors = shown[name]
+        assert distances == [*range(1, 13)]
+        assert [f"{errors[int(row[0]) - 1]:.5g}" for row in rows] == [row[column] for row in rows]
+    above, below = drawn["mine_forecast.png"].axes
+    assert curves(above)["data"] == ([*range(87, 103)], values[86:].tolist())
+    assert curves(above)["forecast"] == ([*range(87, 103)], pytest.approx(ahead, rel=1e-4))
+    steps, future = curves(below)["forecast, and its RMSE at this distance"]
+    assert steps == [*range(103, 115)]
+    band = below.collections[0].get_paths()[0].vertices
+    for step, forecast, error in zip(steps, future, shown["GRU blend"][1], strict=True):
+        edges = sorted({y for x, y in band if x == step})
+        assert [edges[0], edges[-1]] == pytest.approx([forecast - error, forecast + error])
+    lines = (folder / "mine_forecast.csv").read_text().splitlines()
+    steps, truth, forecasts = zip(*(line.split(",") for line in lines), strict=True)
+    assert steps == ("step", *map(str, range(87, 115)))
+    assert truth == ("value", *map(str, values[86:].tolist()), *12 * [""])
+    assert [*map(float, forecasts[1:])] == pytest.approx([*ahead, *future], rel=1e-4)
+
+
+def test_what_is_saved_gives_the_forecast_that_is_drawn(own):
+    _, drawn, folder, _ = own
+    saved = torch.load(folder / "saved.pt", weights_only=True)
+    network = gp.SequenceModel(saved["cell"], 1, saved["hidden_size"], saved["layers"])
+    network.load_state_dict(saved["network"])
+    parts = network, *(saved[name] for name in ("unit", "mean", "share", "base"))
+    seen, W = noisy_wave(102).tolist(), len(saved["base"]) - 2
+    for _ in range(12):
+        seen.append(next_value(seen[-W - 1 :], *parts))
+    shown = curves(drawn["mine_forecast.png"].axes[1])
+    assert seen[102:] == pytest.approx(
+        shown["forecast, and its RMSE at this distance"][1], rel=1e-4
+    )
+
+
+def test_a_test_part_that_stands_still_is_told_as_that(tmp_path, drawn):
+    still = np.concatenate([noisy_wave(85), np.full(15, 3.0)])
+    still[84] = 3.0
+    status, out, err = run(f"--quick --data {series_file(tmp_path, still)}", tmp_path)
+    assert (status, err) == (0, "") and "nan" not in out
+    assert "where persistence makes none" in out and "The test part stands still" in out
+
+
+READABLE = {
+    "lines": ("1\n2.5\n -3e2 ", None),
+    "lines of Windows": ("\ufeff1\r\n2.5\r\n-3e2\r\n\r\n \r\n", None),
+    "commas": ("day,sold\n1,1\n2,2.5\n3,-3e2\n\n", "sold"),
+    "semicolons": ("day;sold;on\n1;1;1,5\n2;2.5;2,5\n3;-3e2;3,5\n", "sold"),
+    "an empty last column": ("day\tsold\tnote\n1\t1\t\n2\t2.5\t\n3\t-3e2\t\n", "sold"),
+    "80 columns": (
+        ";".join(["sold", *"x" * 79]) + "\n" + "".join(f"{n}{';a' * 79}\n" for n in (1, 2.5, -300)),
+        "sold",
+    ),
+    "quotes": ('day,sold\n"1, May",1\n"2 ""May""",2.5\n"3\nMay",-3e2\n', "sold"),
+    "separators of lines": ("day,sold\n1\u2028,1\n2\x0b,2.5\n3\x85,-3e2\n", "sold"),
+    "one column": ("sold\n1\n2.5\n-3e2\n", "sold"),
+    "a table of Windows": ("\ufeffsold , day\r\n1,4\r\n2.5,5\r\n-3e2,6\r\n\r\n", "sold"),
+    "a number of a column": ("2,1\n1,2.5\n6,-3e2\n", "2"),
+}
+
+
+@pytest.mark.parametrize("content, column", READABLE.values(), ids=READABLE)
+def test_lines_and_the_column_of_a_table_are_read_as_the_same_series(content, column, tmp_path):
+    path = tmp_path / "series"
+    path.write_bytes(content.encode())
+    assert gp.read_series(path, column).tolist() == [1, 2.5, -300]
+
+
+NUMBER, TABLE = "expected a number like 1.5, got ", "; a table needs --column NAME, a decimal"
+GAP = "; gaps have to be filled or cut first"
+SIZE = "expected the size of the others, got"
+UNREADABLE = {
+    "text": ("1\n2\ntwelve\n4\n", "", f"line 3: {NUMBER}'twelve'{TABLE}"),
+    "an empty line": ("1\n\n3\n", "", f"line 2: {NUMBER}''{GAP}"),
+    "NA": ("a,b\n1,2\n2,NA\n", "--column b", f"line 3: {NUMBER}'NA'{GAP}"),
+    "inf": ("-inf\n2\n3\n", "", f"line 1: {NUMBER}'-inf'{TABLE}"),
+    "an underscore": ("1\n1_000\n", "", f"line 2: {NUMBER}'1_000'{TABLE}"),
+    "a decimal comma": ("a;b\n1;2\n2;2,5\n", "--column b", f"line 3: {NUMBER}'2,5'"),
+    "UTF-16": ("1\n2\n".encode("utf-16"), "", "expected a text file in UTF-8, got "),
+    "an empty file": ("", "", "expected at least 13 values for --seq-len 5, got 0"),
+    "a short series": ("1\n2\n4\n" * 4, "", "expected at least 13 values for --seq-len 5, got 12"),
+    "a constant series": ("7.3\n" * 99, "", "expected numbers that vary"),
+    "an outlier": ("1\n2\n" * 40 + "1e20\n" + "1\n2\n" * 9, "", f"value 81: {SIZE} 1e+20"),
+    "an outlier early on": ("1\n1e20\n" + "1\n2\n" * 49, "", f"value 2: {SIZE} 1e+20"),
+    "a table without --column": ("a,b\n1,2\n", "", f"line 1: {NUMBER}'a,b'{TABLE}"),
+    "no such column": (
+        "a,b\n1,2\n",
+        "--column sold",
+        "expected one of the columns a, b, got 'sold'",
+    ),
+    "another case": (
+        "a,Sold\n1,2\n",
+        "--column sold",
+        "expected one of the columns Sold, got 'sold'",
+    ),
+    "a number beside names": (
+        "a,b\n1,2\n",
+        "--column 2",
+        "expected one of the columns a, b, got '2'",
+    ),
+    "a number that is no column": (
+        "4,1\n5,2\n",
+        "--column 5",
+        "expected one of the columns 1, 2, got '5'",
+    ),
+    "a cell too many": ("a,b\n1,2\n1,2,3\n", "--column a", "line 3: expected 2 cells, got 3"),
+    "a name twice": ("a,a\n1,2\n", "--column a", "expected one of the columns a, a, got 'a'"),
+    "an open quote": ('a\n1\n"2\n3\n', "--column a", "expected a table of cells in lines, got: "),
+    "a long cell": (
+        "a,b\n1," + 140_000 * "2" + "\n",
+        "--column a",
+        "expected a table of cells in lines, got: field larger",
+    ),
+}
+
+
+@pytest.mark.parametrize("compared", ["", "--compare"])
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_bad_data_ends_with_status_2_and_one_line_before_any_training(
+    case, compared, tmp_path, monkeypatch
 ):
-    runs, seeds = [], []
+    monkeypatch.setattr(gp, "fit", None)  # to call it is another error
+    content, column, message = UNREADABLE[case]
+    path = tmp_path / "data"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    status, out, err = run(f"--data {path} --seq-len 5 {column} {compared}", tmp_path)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith(f"gru_pytorch.py: error: --data {path}: {message}")
 
-    def fit(model, loader, _, epochs, rate, max_norm, record):
-        batches = torch.stack([x for _ in range(epochs) for x, _ in loader])
-        first = weights(model).numpy().tobytes()
-        runs.append((model.recurrent.mode, round(rate, 5), first, batches))
-        record(gp.Epoch(1, 1.0, 1.0))
+
+# --- The comparison -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode", ["--task sine --hidden-size 32", "--task adding --hidden-size 64", "--data FILE"]
+)
+def test_networks_share_the_batches_of_a_seed_and_seeds_share_nothing(
+    mode, tmp_path, monkeypatch, drawn
+):
+    runs = []
+
+    def fit(model, loader, validation, updates, every, rate, max_norm, record):
+        batches = torch.stack([x for x, _ in loader if len(x) == 8])
+        runs.append((type(model.recurrent).__name__, round(rate, 9), weights(model), batches))
+        record(gp.Measurement(0, 1.0, 1.0))
 
     monkeypatch.setattr(gp, "fit", fit)
-    monkeypatch.setattr(gp, "evaluate", lambda *_: 1.0)
-    data = "--data", numbers_file(tmp_path, noisy_wave(245))
-    argv = ["--compare", *(data if mode == "data" else ("--task", mode)), "--epochs", 2]
-    argv += ["--quick", "--seq-len", 6, "--hidden-size", H, "--batch-size", 8]
+    mode = mode.replace("FILE", str(series_file(tmp_path, noisy_wave(245))))
     for seed in (0, 1):
-        status, out, err = run(*argv, "--seed", seed, "--plots-dir", tmp_path)
-        assert (status, err, [*drawn]) == (0, "", [f"gru_vs_lstm_{mode}.png"])
-        seeds += re.findall(r"^\d+ of 27: .*, seed (\d):", out, re.M)
-    assert {*seeds} == {*"012345"}
-
-    modes, rates, firsts, batches = zip(*runs)
-    networks = [*zip(seeds, modes, map(len, firsts))]
-    assert len({*zip(networks, rates)}) == 6 * 3 * 3
-    assert len({*firsts}) == len({*zip(networks, firsts)}) == 6 * 3  # whatever the rate
-    gru, lstm, smaller = (len(first) // 4 for first in firsts[:3])
-    assert modes[:3] == ("GRU", "LSTM", "LSTM")
-    assert 4 * (gru - H - 1) == 3 * (lstm - H - 1)  # but for the head
-    assert abs(smaller - gru) < 0.04 * gru
-    # Two passes over 128 or 164 sequences are 32 or 42 updates; 10 lie between two measurements.
-    assert {each.shape[:2] for each in batches} == {(50 if mode == "data" else 40, 8)}
-    orders = [each.numpy().tobytes() for each in batches]
-    assert len({*orders}) == len({*zip(seeds, orders)}) == 6
-    if mode != "data":  # which all seeds share
-        numbers = [{*each.flatten().tolist()} - {0, 1} for each in batches[::9]]
-        assert len(set().union(*numbers)) == sum(map(len, numbers))
+        command = f"--compare {mode} --quick --seq-len 6 --batch-size 8 --seed {seed}"
+        assert run(command, tmp_path)[::2] == (0, "")
+    cells, rates, firsts, _ = zip(*runs, strict=True)
+    assert len(runs) == 2 * 3 * 3 * 4 and len({*rates}) == 3  # seeds, rates and networks
+    assert cells[:4] == ("GRU", "LSTM", "LSTM", "LSTM")
+    gru, lstm, fewer, forget = (len(first) for first in firsts[:4])
+    assert lstm == forget and abs(fewer - gru) < 0.04 * gru
+    seeds = [runs[i : i + 12] for i in range(0, 72, 12)]
+    for of_seed in seeds:  # the same batches for all, the same first weights at every rate
+        assert all(torch.equal(each[3], of_seed[0][3]) for each in of_seed)
+        assert all(torch.equal(of_seed[i][2], of_seed[i % 4][2]) for i in range(12))
+    for one, other in itertools.pairwise(seeds):
+        assert not torch.equal(one[0][3], other[0][3]) and not torch.equal(one[0][2], other[0][2])
 
 
-# By network and rate, for the seeds 0, 1 and 2: validation MSE, test MSE and the measurement that
-# shows that it has learned (0: none), or None for a run that diverges. The GRU's first rate has the
-# smallest median on validation, the second the smallest mean, the third the smallest minimum and,
-# on the test set, the smallest of all.
-OUTCOMES = {
-    ("GRU 10", 0.1): [(0.1, 0.6, 2), (0.2, 0.8, 3), (9, 0.7, 0)],
-    ("GRU 10", 0.3): [(0.3, 0.5, 1), (0.3, 0.5, 1), (0.3, 0.5, 1)],
-    ("GRU 10", 0.9): [(0, 0.4, 1), (1, 0.4, 1), (1, 0.4, 1)],
-    ("LSTM 10", 0.1): [(0.4, 0.3, 2), None, (0.5, 0.2, 3)],
-    ("LSTM 10", 0.9): [None, None, None],
-    ("LSTM 9", 0.9): [(0.5, 0.6, 3), (0.7, 0.4, 3), (0.6, 0.5, 2)],
+def test_the_forget_bias_adds_up_to_1_and_nothing_else_changes():
+    model, plain = random_model("lstm"), random_model("lstm")
+    gp.set_forget_bias(model, 1.0)
+    sums = [each.recurrent.bias_ih_l0 + each.recurrent.bias_hh_l0 for each in (model, plain)]
+    assert torch.equal(sums[0][5:10], torch.ones(5))  # PyTorch's gates are i, f, g, o
+    others = [0, 1, 2, 3, 4, *range(10, 20)]
+    assert torch.equal(sums[0][others], sums[1][others])
+    assert torch.equal(model.recurrent.weight_hh_l0, plain.recurrent.weight_hh_l0)
+
+
+def of_seeds(*errors):
+    """Runs with these (validation MSE, test MSE, updates until learned, or 0 for never)."""
+    runs = []
+    for validation_mse, test_mse, learned in errors:
+        below = [gp.Measurement(k, 1.0, 0.01 if k == learned else 0.05 * k) for k in (10, 20, 30)]
+        runs.append(gp.Run(below, validation_mse, test_mse))
+    return runs
+
+
+RUNS = {  # the first rate has the smallest median, the second mean, the third minimum on validation
+    ("GRU 10", 0.1): of_seeds((0.1, 0.6, 20), (0.2, 0.8, 30), (9, 0.7, 0)),
+    ("GRU 10", 0.3): of_seeds((0.3, 0.5, 10), (0.3, 0.5, 10), (0.3, 0.5, 10)),
+    ("GRU 10", 0.9): of_seeds((0, 0.4, 10), (1, 0.4, 10), (1, 0.4, 10)),
+    ("LSTM 10", 0.1): of_seeds((0.4, 0.3, 20), (math.inf, math.inf, 0), (0.5, 0.2, 30)),
+    ("LSTM 10", 0.9): of_seeds(*3 * [(math.inf, math.inf, 0)]),
 }
-TABLE = """\
-GRU 10  401  0.1  30 (20 - never)  0.7 (0.6 - 0.8)  70.00  2.10  140.00  4.20
-LSTM 10  531  0.1  30 (20 - never)  0.3 (0.2 - diverged)  280.00  8.40  350.00  10.50
-LSTM 9  442  0.9  30 (20 - 30)  0.5 (0.4 - 0.6)  280.00  8.40  350.00  10.50
-Others
-LSTM 10  531  0.9  never (never - never)  diverged (diverged - diverged)  280.00  inf  350.00  inf
-"""
 
 
-def rows(out):
-    """The rows of both tables, and one between them."""
-    return [re.split("  +", row) for row in re.findall(r"^(?:\w+ \d+  .*|Others)$", out, re.M)]
+def test_the_rate_is_chosen_by_the_median_validation_error_and_test_errors_are_printed(capsys):
+    task = gp.Task(None, None, None, {"level": 0.3}, 0.05)
+    best = gp.chosen(RUNS)
+    assert [*best] == [("GRU 10", 0.1), ("LSTM 10", 0.1)]
+    gp.print_comparison(best, {"GRU 10": (401, 7.0), "LSTM 10": (531, 28.0)}, task)
+    *_, gru, lstm, level = (re.split("  +", line) for line in capsys.readouterr().out.splitlines())
+    assert gru == ["GRU 10", "401", "0.1", "30 (20 - never)", "7.00", "0.21", "0.7 (0.6 - 0.8)"]
+    assert lstm == [
+        "LSTM 10",
+        "531",
+        "0.1",
+        "30 (20 - never)",
+        "28.00",
+        "0.84",
+        "0.3 (0.2 - diverged)",
+    ]
+    assert level == ["level: MSE 0.3"]
 
 
-def test_the_rate_is_chosen_by_the_median_validation_error_and_the_test_error_is_reported(
-    monkeypatch, drawn, clock, capsys
-):
-    def train(task, setup, record, every):
-        key = f"{setup.cell.upper()} {setup.hidden_size}", round(setup.learning_rate, 9)
-        outcome = OUTCOMES.get(key, 3 * [(2, 2, 1)])[setup.seed]
-        for number in (1, 2, 3) if outcome else (1,):
-            below = 0.01 * (1 + setup.seed) if outcome and number == outcome[2] else 0.05
-            record(gp.Epoch(number, 1.0, below))  # learned means below 0.05, and once will do
-        if outcome is None:
-            raise FloatingPointError
-        return dict(zip(("validation", "test"), outcome))  # instead of a network
-
-    monkeypatch.setattr(gp, "train", train)
-    monkeypatch.setattr(gp, "evaluate", lambda errors, loader: errors[loader.dataset])
-    task = gp.Task(noise_pairs(), "validation", "test", 0.05, {"level": 0.3})
-    gp.compare(lambda seed: task, SETUP, Path("figure.png"))
-    shown, expected = rows(capsys.readouterr().out), rows(TABLE)
-    assert shown[:4] == expected[:4] and expected[4] in shown[4:]
-    assert len({(name, rate) for name, _, rate, *_ in shown[:3] + shown[4:]}) == len(shown) - 1 == 9
-
+def test_the_figure_of_a_comparison_shows_median_and_range_of_the_seeds(drawn, tmp_path):
+    task = gp.Task(None, None, None, {"level": 0.3}, 0.05)
+    gp.plot_comparison({("GRU 10", 0.1): RUNS["GRU 10", 0.1]}, task, tmp_path / "figure.png")
     (axes,) = drawn["figure.png"].axes
-    label, medians = "{}, rate {}, median and range of {} seeds", curves(axes)
-    assert medians.pop("level")[1] == [0.3, 0.3] and medians.pop("learned")[1] == [0.05, 0.05]
-    assert medians == {
-        label.format("GRU 10", 0.1, 3): ([10, 20, 30], [0.05, 0.05, 0.05]),
-        label.format("LSTM 10", 0.1, 2): ([10, 20, 30], pytest.approx([0.05, 0.03, 0.04])),
-        label.format("LSTM 9", 0.9, 3): ([10, 20, 30], [0.05, 0.05, 0.02]),
-    }
+    shown = curves(axes)
+    assert shown["level"][1] == [0.3, 0.3] and shown["learned"][1] == [0.05, 0.05]
+    assert shown["GRU 10, rate 0.1, median and range of 3 seeds"] == ([10, 20, 30], [0.5, 1.0, 1.5])
     ends = {tuple(point) for point in axes.collections[0].get_paths()[0].vertices}
-    assert ends >= {(20, 0.01), (20, 0.05), (30, 0.02), (30, 0.05)} and axes.get_yscale() == "log"
+    assert ends >= {(20, 0.01), (20, 1.0), (30, 0.01), (30, 1.5)} and axes.get_yscale() == "log"
 
 
-def test_ctrl_c_keeps_the_complete_runs_of_a_comparison(tmp_path, monkeypatch, drawn, clock):
-    left = 5 * [None]
+def test_ctrl_c_keeps_the_complete_runs_of_a_comparison(tmp_path, monkeypatch, drawn):
+    left = [*of_seeds(*5 * [(0.1, 0.2, 10)])]
 
-    def train(task, setup, record, every):
+    def train_and_test(*_):
         if not left:
             raise KeyboardInterrupt
-        record(gp.Epoch(1, 1.0, 1.0))
         return left.pop()
 
-    monkeypatch.setattr(gp, "train", train)
-    monkeypatch.setattr(gp, "evaluate", lambda *_: 1.0)
-    status, out, err = run("--compare", *SMALL, "--plots-dir", tmp_path)
-    assert (status, err, len(rows(out))) == (130, "", 5 + 1)
-    (axes,) = drawn["gru_vs_lstm_sine.png"].axes
-    assert [label[-7:] for label in curves(axes)][:3] == 3 * ["1 seeds"]
+    monkeypatch.setattr(gp, "train_and_test", train_and_test)
+    status, out, err = run(f"--compare --quick {SMALL}", tmp_path)
+    assert (status, err) == (130, "") and len(re.findall(r"^(?:GRU|LSTM) \d", out, re.M)) == 4
+    assert "gru_vs_lstm_sine.png" in drawn
 
 
-# --- The command line ---------------------------------------------------------------------------
-
-SCRIPT = Path(gp.__file__)
-MODES = ["", "--compare", "--compare --task adding", "--data series.txt"]
-FILES = {CURVE, FORECAST, CURVE.replace("h_", "h_data_"), FORECAST.replace("h_", "h_data_")}
-FILES |= {"gru_vs_lstm_sine.png", "gru_vs_lstm_adding.png", "gru_pytorch_data_forecast.csv"}
-RUN_ALL = """
-import runpy, sys
-script, *runs = sys.argv[1:]
-for run in runs:
-    sys.argv = [script, *run.split()]
-    print("begin")
-    runpy.run_path(script, run_name="__main__")
-"""
+# --- The sine demo and the command line ---------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory):
-    """Status, stdout and stderr of the script, and its folders: it runs in every mode with --quick
-    and at last, but on Windows, until Ctrl-C. One process, as to import PyTorch takes longest."""
-    here, elsewhere = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("elsewhere")
-    script = here / SCRIPT.name
-    script.write_bytes(SCRIPT.read_bytes())  # a copy, alone: it needs no other file
-    numbers_file(elsewhere, noisy_wave(50))
-    runs = [" ".join((*SMALL, mode)) for mode in MODES]
-    if os.name != "nt":  # where Ctrl-C cannot be sent to one process alone
-        runs.append("--epochs 10 --seq-len 2 --batch-size 4 --plots-dir stopped")
-    command = [sys.executable, "-c", RUN_ALL, script, *runs]
-    files = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    files["env"] = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
-    # A shell may have started pytest with SIGINT ignored, which the child would inherit.
-    before, out = signal.signal(signal.SIGINT, signal.default_int_handler), ""
-    with subprocess.Popen(command, cwd=elsewhere, **files) as child:
-        signal.signal(signal.SIGINT, before)
-        for line in child.stdout:
-            out += line
-            if out.count("begin") > len(MODES) and line.startswith("       1 "):
-                child.send_signal(signal.SIGINT)
-        err = child.stderr.read()
-    return child.returncode, out, err, here, elsewhere
-
-
-def names(folder):
-    """The names of the files in folder, in which every figure must be a whole PNG picture."""
-    for path in folder.glob("*.png"):
-        content = path.read_bytes()
-        assert content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
-    return {path.name for path in folder.iterdir()}
-
-
-def test_every_mode_runs_as_a_process_and_quick_writes_in_plots_quick_alone(process):
-    _, out, err, here, elsewhere = process
-    _, sine, compared, adding, own, *_ = out.split("begin\n")
-    assert err == "" and table(sine).keys() >= {"test MSE", "persistence"}
-    assert all(len(rows(each)) == 9 + 1 and "\n27 of 27: " in each for each in (compared, adding))
-    assert table(own).keys() == {"test RMSE", "persistence", "linear"}
-    assert names(elsewhere) - {"stopped"} == {"series.txt"}
-    assert names(here) - {"__pycache__"} == {SCRIPT.name, "plots"}
-    assert names(here / "plots") == {"quick"} and names(here / "plots" / "quick") == FILES
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process alone")
-def test_ctrl_c_ends_with_status_130_and_keeps_the_curve(process):
-    status, _, err, _, elsewhere = process
-    assert (status, err, names(elsewhere / "stopped")) == (130, "", {CURVE})
-
-
-def test_what_is_printed_and_drawn_of_the_sine_waves(tmp_path, models, drawn):
-    _, out, _ = run("--quick", "--hidden-size", 4, "--noise", 0.1, "--plots-dir", tmp_path)
-    (model,), (x, y), best = models, gp.sine_task(0, 30, 0.1, 128).test[:], 0.1**2 * (1 + 1 / 30)
-    mse = torch.mean((model(x)[:, -1:] - y) ** 2).item()
-    assert f"test MSE        {mse:.5f}   {mse / best:.2f} times the best possible" in out
-    printed = zip(*re.findall(r"^ +\d+ +(\S+) +(\S+)", out, re.M))
-    lines = curves(drawn[CURVE].axes[0])
-    for name, errors in zip(("training, mean of all steps", "validation, last step"), printed):
-        assert lines[name] == ([1, 2], pytest.approx([*map(float, errors)], abs=1e-5))
-    assert lines["best epoch"][1] == [min(lines["validation, last step"][1])]
-    assert lines["best possible"][1] == [best, best]
-    one, free = (curves(axes) for axes in drawn[FORECAST].axes)
-    wave = torch.tensor(one["data"][1])[:, None]
-    assert one["forecast"][0] == free["forecast"][0] == [*range(30, 90)]
-    assert one["forecast"][1] == gp.one_step(model, wave, 30).tolist()
-    assert free["forecast"][1] == gp.free_running(model, wave[:30], 60).tolist()
+def test_what_is_printed_and_drawn_of_the_sine_waves(tmp_path, drawn, monkeypatch):
+    models, train = [], gp.train
+    monkeypatch.setattr(
+        gp, "train", lambda model, *rest: models.append(model) or train(model, *rest)
+    )
+    status, out, err = run(f"--quick {SMALL} --noise 0.1", tmp_path)
+    assert (status, err) == (0, "")
+    x, y = gp.sine_task(options("--quick --noise 0.1"), 0).test[:]
+    mse, best = last_step_mse(models[0], x, y), 0.1**2 * (1 + 1 / 30)
+    assert re.search(
+        rf"^test MSE +{mse:.4g}   {mse / best:.2f} times the best possible$", out, re.M
+    )
+    rows = re.findall(r"^ +(\d+) +(\S+) +(\S+)$", out, re.M)
+    assert [row[0] for row in rows] == ["0", "16", "32"]
+    axes = drawn["gru_pytorch_training_curve.png"].axes[0]
+    for column, name in ((1, "training"), (2, "validation")):
+        updates, errors = curves(axes)[name]
+        assert [*map(str, updates)] == [row[0] for row in rows]
+        assert [f"{error:.4g}" for error in errors] == [row[column] for row in rows]
+    smallest = min(curves(axes)["validation"][1])
+    assert curves(axes)["best: its weights are kept"][1] == [smallest]
+    assert curves(axes)["best possible"][1] == [best, best] and axes.get_yscale() == "log"
+    above, below = (curves(panel) for panel in drawn["gru_pytorch_forecast.png"].axes)
+    wave = torch.tensor(np.array(above["data"][1]))[None, :, None]
+    ahead = [models[0](wave[:, t : t + 30])[0][0, -1, 0].item() for t in range(60)]
+    assert above["forecast"] == ([*range(30, 90)], pytest.approx(ahead, abs=1e-5))
+    free = gp.free_running(models[0], wave[:, :30], 60)[0].tolist()
+    assert below["forecast"] == ([*range(30, 90)], pytest.approx(free, abs=1e-5))
 
 
 @CELLS
-def test_one_seed_prints_the_same_numbers_again_and_another_seed_others(
-    cell, tmp_path, models, drawn
-):
-    def printed(seed):
-        argv = (*SMALL, "--cell", cell, "--layers", "2", "--seed", seed, "--plots-dir", tmp_path)
-        status, out, err = run(*argv)
-        assert (status, err) == (0, "")
-        return re.sub(r"^( *\d+ .*) +\S+$", r"\1", out, flags=re.M)  # without the seconds
-
-    first, again, other = map(printed, "112")
+def test_one_seed_prints_the_same_numbers_again_and_another_seed_others(cell, tmp_path, drawn):
+    command = f"--quick {SMALL} --seq-len 4 --cell {cell} --layers 2 --seed "
+    first, again, other = (run(command + seed, tmp_path)[1] for seed in "112")
     assert first == again
     assert table(first)["test MSE"] != table(other)["test MSE"]
-    assert len(weights(models[0])) == len(weights(gp.SequenceModel(cell, 1, 4, layers=2)))
-    assert [*drawn] == [name.replace("gru", cell) for name in (CURVE, FORECAST)]
+    assert [*drawn] == [f"{cell}_pytorch_training_curve.png", f"{cell}_pytorch_forecast.png"]
 
 
-def test_help_names_every_option():
-    status, out, _ = run("--help")
-    options = "cell compare task data column epochs batch-size hidden-size layers seq-len noise"
-    options += " learning-rate clip seed device plots-dir quick"
-    assert (status, {*re.findall(r"^ +--(\S+)", out, re.M)}) == (0, {*options.split()})
+def test_a_quick_run_draws_in_plots_quick_beside_the_script_whatever_a_matplotlibrc_says(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    script = tmp_path / "gru_pytorch.py"
+    script.write_bytes((ROOT / script.name).read_bytes())  # a copy, alone: it needs no other file
+    command = [sys.executable, script, "--quick", *SMALL.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = {path.name for path in (tmp_path / "plots" / "quick").iterdir()}
+    assert figures == {"gru_pytorch_training_curve.png", "gru_pytorch_forecast.png"}
 
 
-WRONG_OPTIONS = [
-    ("--epochs 0", "--epochs: expected at least 1, got 0"),
-    ("--epochs 1e3", "--epochs: invalid int value: '1e3'"),
-    ("--seq-len 1", "--seq-len: expected at least 2, got 1"),
-    ("--learning-rate nan", "--learning-rate: expected at least 1e-09, got nan"),
-    ("--clip inf", "--clip: expected at least 1e-09, got inf"),
-    ("--noise -0.1", "--noise: expected at least 0, got -0.1"),
-    ("--noise 0.1 --data x", "--noise has no effect on data"),
-    ("--noise 0.1 --task adding --compare", "--noise has no effect on adding"),
-    ("--seed -1", "--seed: expected at least 0, got -1"),
-    ("--cell lstm --compare", "--compare: not allowed with argument --cell"),
-    ("--task adding", "--task adding: expected --compare beside it"),
-    ("--task adding --compare --data x", "--data: not allowed with argument --task"),
-    ("--column a", "--column: expected --data beside it"),
-    ("--device tpu", "--device: invalid choice: 'tpu'"),
-    ("--hidden 3", "unrecognized arguments: --hidden"),  # a later option could change what it means
-    ("--plots-dir FILE", "--plots-dir: expected a folder, got "),
-    ("--plots-dir FILE/below", "--plots-dir: expected a folder, got "),
-]
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process alone")
+@pytest.mark.parametrize("end", ["Ctrl-C", "head"])
+def test_ctrl_c_keeps_the_curve_and_a_reader_that_has_enough_is_no_error(end, tmp_path):
+    options = ["--epochs", "10", "--batch-size", "8", "--seq-len", "3", "--plots-dir", tmp_path]
+    command = [sys.executable, ROOT / "gru_pytorch.py", *options]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have ignored it
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as child:
+        signal.signal(signal.SIGINT, before)
+        for _ in range(3):  # the head of the table and its first two rows
+            child.stdout.readline()
+        if end == "Ctrl-C":
+            child.send_signal(signal.SIGINT)
+        else:
+            child.stdout.close()
+        err = child.stderr.read()
+    assert (child.returncode, err) == (130 if end == "Ctrl-C" else 0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["gru_pytorch_training_curve.png"]
 
 
-@pytest.mark.parametrize("argv, message", WRONG_OPTIONS)
-def test_a_wrong_option_ends_with_status_2_before_any_work(argv, message, tmp_path, monkeypatch):
-    for work in ("read_series", "sine_task", "adding_task", "train"):
+@pytest.mark.parametrize("mode", ["", "--data x", "--compare", "--compare --task adding"])
+def test_help_names_each_option_of_the_mode_with_its_default(mode, capsys):
+    with pytest.raises(SystemExit) as end:
+        gp.main([*mode.split(), "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0 and "None" not in out
+    given = vars(options(mode))
+    for name in gp.RANGES.keys() & given.keys():
+        assert re.search(
+            rf"--{name.replace('_', '-')} [A-Z_]+ [^(]*\(default: {given[name]}\)", out
+        ), name
+    assert ("--cell" in out, "--save" in out) == ("compare" not in mode, mode == "--data x")
+
+
+WRONG_OPTIONS = {
+    "--epochs 0": "--epochs: expected int from 1 to 1e+06, got 0",
+    "--epochs 1e3": "--epochs: expected int from 1 to 1e+06, got 1e3",
+    "--seq-len 1": "--seq-len: expected int from 2 to 1000, got 1",
+    "--learning-rate 1e38": "--learning-rate: expected float from 1e-09 to 100, got 1e38",
+    "--hidden-size 1000000": "--hidden-size: expected int from 1 to 4096, got 1000000",
+    "--noise -0.1": "--noise: expected float from 0 to 100, got -0.1",
+    "--noise 0.1 --data x": "unrecognized arguments: --noise 0.1",
+    "--seed -1": "--seed: expected int from 0 to 1e+09, got -1",
+    "--cell lstm --compare": "unrecognized arguments: --cell lstm",
+    "--task adding": "--task adding: expected --compare beside it",
+    "--task adding --compare --data x": "--data: not allowed with argument --task",
+    "--column a": "unrecognized arguments: --column a",
+    "--device tpu": "--device: expected cpu, cuda:0 or the like, got tpu",
+    "--hidden 3": "unrecognized arguments: --hidden",  # a later option could change what it means
+    "--plots-dir FILE": "--plots-dir: expected a folder for figures, got ",
+    "--data x --save no/such": "--save: expected a file in a folder that exists, got ",
+}
+
+
+@pytest.mark.parametrize("argv", WRONG_OPTIONS)
+def test_a_wrong_option_ends_with_status_2_before_any_work(argv, tmp_path, monkeypatch):
+    for work in ("read_series", "sine_task", "adding_task", "fit"):
         monkeypatch.setattr(gp, work, None)  # to call it is another error
-    file = tmp_path / "file"
-    file.write_text("mine")
-    options = [word.replace("FILE", str(file)) for word in argv.split()]
-    status, out, err = run("--plots-dir", tmp_path / "plots", *options)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("mine")
+    status, out, err = run(argv, "plots")
     assert (status, out) == (2, "") and err.startswith("usage: ")
-    assert message in err.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "mine"
+    assert WRONG_OPTIONS[argv] in err.splitlines()[-1]
+    assert (tmp_path / "FILE").read_text() == "mine"
 
 
-def test_an_error_that_is_not_finite_ends_with_status_1_and_keeps_the_curve(tmp_path, monkeypatch):
-    factors, train_step = iter([1.0] * 5), gp.train_step  # an epoch has 4 updates
-    step = lambda *rest: train_step(*rest) * next(factors, math.nan)  # noqa: E731
-    monkeypatch.setattr(gp, "train_step", step)
-    status, _, _ = run(*SMALL, "--plots-dir", tmp_path)
-    assert re.fullmatch("gru_pytorch.py: epoch 2: .* --learning-rate", status)
-    assert names(tmp_path / "quick") == {CURVE}
+def test_a_training_that_diverges_ends_with_a_line_and_a_bug_with_its_traceback(
+    tmp_path, monkeypatch
+):
+    def diverge(*_, **__):
+        raise FloatingPointError("9 updates: error not finite; lower --learning-rate")
 
-
-def test_a_bug_is_not_swallowed(tmp_path, monkeypatch):
-    def bug(*_):
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(gp, "train", bug)
-    with pytest.raises(ValueError, match="a bug"):
-        run(*SMALL, "--plots-dir", tmp_path)
+    monkeypatch.setattr(gp, "fit", diverge)
+    status, _, _ = run("--quick", tmp_path)
+    assert status == "gru_pytorch.py: 9 updates: error not finite; lower --learning-rate"
+    monkeypatch.setattr(gp, "fit", None)
+    with pytest.raises(TypeError, match="not callable"):
+        run("--quick", tmp_path)
 
 
 # --- With a GPU ---------------------------------------------------------------------------------
 
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 
-
-@CUDA
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 @pytest.mark.gpu
-@CELLS
-def test_two_runs_on_cuda_give_the_same_numbers(cell, tmp_path):
-    argv = ("--quick", "--cell", cell, "--device", "cuda", "--plots-dir", tmp_path)
-    (status, out, err), (_, again, _) = run(*argv), run(*argv)
-    assert (status, err, table(out)) == (0, "", table(again))
-
-
-@CUDA
-@pytest.mark.gpu
-def test_a_comparison_runs_on_cuda(tmp_path):
-    status, out, err = run("--compare", "--quick", "--device", "cuda", "--plots-dir", tmp_path)
-    assert (status, err, len(rows(out))) == (0, "", 9 + 1)
+@pytest.mark.parametrize("command", ["--quick", "--quick --cell lstm", "--quick --compare"])
+def test_two_runs_on_cuda_give_the_same_numbers(command, tmp_path):
+    (status, out, err), (_, again, _) = (
+        run(f"{command} --device cuda", tmp_path) for _ in range(2)
+    )
+    assert (status, err) == (0, "")
+    assert command.endswith("compare") or table(out) == table(again)
