@@ -99,22 +99,22 @@ class GRU:
 
         dq stands for dL/dq and has the shape of q. These rules give every line:
 
-            a = W @ q + b    dq = W.T @ da,  dW = da @ q.T,  db = sum of da over the columns
+            a = W @ q + b    dq = W.T @ da,  dW = da @ q.T,  db = sum_b da
             s = u * v        du = ds * v,  dv = ds * u
             s = u - v        du = ds,  dv = -ds
             s = sigma(a)     da = ds * s * (1 - s)
             s = tanh(a)      da = ds * (1 - s^2)
             q used several times: dq is the sum of what each use gives, as in (14) and (16) to (18)
 
-        With a_z, a_r, a_h for the arguments of sigma and tanh, rh for r * h_prev, and g = z, r, h:
+        a_z, a_r, a_h are what sigma and tanh act on, rh is r * h_prev, and sum_b is over the columns:
 
-            (8)  dW_y = dy @ h_T.T,  db_y = dy           (9)  dh_T = W_y.T @ dy
+            (8)  dW_y = dy @ h_T.T,  db_y = sum_b dy     (9)  dh_T = W_y.T @ dy
             (10) da_z = dh * (h_tilde - h_prev) * z * (1 - z)
             (11) da_h = dh * z * (1 - h_tilde^2)         (12) drh = U_h.T @ da_h
             (13) da_r = drh * h_prev * r * (1 - r)
             (14) dh_prev = dh * (1 - z) + drh * r + U_z.T @ da_z + U_r.T @ da_r
             (15) dx = W_z.T @ da_z + W_r.T @ da_r + W_h.T @ da_h
-            (16) dW_g = sum_t da_g @ x.T,  db_g = sum_t da_g
+            (16) dW_g = sum_t da_g @ x.T,  db_g = sum_t sum_b da_g   where g is z, r or h
             (17) dU_z = sum_t da_z @ h_prev.T,  dU_r = sum_t da_r @ h_prev.T
             (18) dU_h = sum_t da_h @ rh.T
 
@@ -354,8 +354,9 @@ def sine_demo(options: argparse.Namespace) -> None:
     history = train(model, draw, options, level, name, batch_size=1)
     mse = history.mse[options.updates]
     print(f"\nheld-out MSE           {mse:.5f}")
-    if T % PERIOD == 0 and noise > 0:
-        # T noisy values tell the phase to a variance of 2 noise^2 / T; times cos^2, 1/2 on average.
+    if T % PERIOD == 0 and 0 < noise < 1:
+        # T values with small noise tell the phase to a variance of 2 noise^2 / T, which moves the
+        # next value by the square of its slope, 1/2 on average.
         best = noise**2 * (1 + 1 / T)
         print(f"best possible          {best:.5f}   held-out is {mse / best:.2f} times that")
     print(f"noise variance         {noise**2:.5f}")

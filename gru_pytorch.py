@@ -72,7 +72,7 @@ class NextStep(Dataset):
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor,
                y: torch.Tensor, max_norm: float) -> float:  # fmt: skip
-    """One update, by the mean squared error of all steps that y has, which are the last ones of x.
+    """One update, by the mean squared error of all steps of y, which belong to the last ones of x.
     Returns the error of the last step alone, before the update: what evaluate measures.
     """
     optimizer.zero_grad()
@@ -89,9 +89,11 @@ def evaluating(model: nn.Module) -> Iterator:
     """Evaluation mode without gradients; then the model is in the mode again that it was in."""
     training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def evaluate(model: nn.Module, batches: Iterable) -> float:
@@ -119,11 +121,12 @@ class Measurement:
 def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoader, updates: int,
         every: int, learning_rate: float, max_norm: float, record: Callable[[Measurement], None],
         stop: int | None = None) -> list[Measurement]:  # fmt: skip
-    """Train with Adam, whose rate falls to zero as a cosine over all updates, in passes over the
-    loader; measure every so many updates and keep the weights of the best measurement.
+    """Train with Adam for so many updates, in passes over the loader, while the learning rate falls
+    to zero as a cosine. Measure after every so many of them, and keep the weights with the smallest
+    validation error. With stop it ends earlier on the same schedule.
 
     Returns the measurements, of which the first is of the untrained network, and calls record with
-    each of them. With stop it ends after so many updates. FloatingPointError if one is not finite.
+    each of them. Raises FloatingPointError if one is not finite.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
@@ -202,9 +205,10 @@ def sine_task(options: Options, seed: int) -> Task:
     generator, T, noise = torch.Generator().manual_seed(seed), options.seq_len, options.noise
     count = 128 if options.quick else 1000
     waves = [sine_waves(generator, n, T + 1, noise) for n in (count, count, 4 * count)]
-    # T noisy values tell the phase to a variance of 2 noise^2 / T; times cos^2, 1/2 on average.
+    # T values with small noise tell the phase to a variance of 2 noise^2 / T, which moves the next
+    # value by the square of its slope, 1/2 on average.
     best = noise**2 * (1 + 1 / T)
-    levels = {"best possible": best} if T % PERIOD == 0 and noise > 0 else {}
+    levels = {"best possible": best} if T % PERIOD == 0 and 0 < noise < 1 else {}
     levels["persistence"] = (waves[2][:, -1] - waves[2][:, -2]).square().mean().item()
     return Task(*map(NextStep, waves), levels, 1.5 * best or 0.001)
 
@@ -427,8 +431,8 @@ def series_task(values: np.ndarray, options: Options, seed: int) -> Task:
 
 
 def blend(forecasters: dict[str, Forecaster], windows: np.ndarray) -> tuple[Forecaster, dict]:
-    """The mean of forecasts, weighted by 1 / MSE^2 on windows (N, window + 2); and the weights. All
-    are linear or a network alone.
+    """The mean of forecasts, weighted by 1 / MSE^2 on windows (N, window + 2); and the weights. The
+    first is of a network on persistence, the others have none.
     """
     errors = [
         each.forecast(windows[:, :-1], 1)[:, 0] - windows[:, -1] for each in forecasters.values()
@@ -454,10 +458,8 @@ def errors_by_distance(forecaster: Forecaster, values: np.ndarray, start: int) -
     return np.sqrt(np.nanmean((forecaster.forecast(windows, steps) - truth) ** 2, axis=0))
 
 
-def print_distances(rmse: dict[str, np.ndarray], begins: int, seed: int) -> None:
-    """A table of 1, 2, 4, ... steps and the last, and in words what it says. One of so many
-    forecasts begins before each value of the test part.
-    """
+def print_distances(rmse: dict[str, np.ndarray], test_part: int, seed: int) -> None:
+    """A table of 1, 2, 4, ... steps and the last, and in words what it says."""
     (_, errors), *others = rmse.items()
     last = len(errors)
     print(f"\n{'steps ahead':>11}" + "".join(f"{name:>15}" for name in rmse) + "   (RMSE)")
@@ -465,7 +467,7 @@ def print_distances(rmse: dict[str, np.ndarray], begins: int, seed: int) -> None
         print(f"{h:11d}" + "".join(f"{each[h - 1]:15.5g}" for each in rmse.values()))
     for h in sorted({1, last}):
         verdict = " and ".join(against(errors[h - 1], other[h - 1], name) for name, other in others)
-        count = f"{begins - h + 1} forecasts, seed {seed} alone"
+        count = f"{min(test_part - h + 1, 2000)} forecasts, seed {seed} alone"
         print(f"{h} ahead, its error is {verdict} ({count}).")
     if rmse["persistence"][0] == 0:
         print("The test part stands still: it tells nothing.")
@@ -499,10 +501,11 @@ def series_demo(values: np.ndarray, options: Options) -> None:
     print(f"\nThe forecast is {shares},\nweighted by 1 / MSE^2 on the validation part.")
     rmse = {f"{name} blend": errors_by_distance(mixed, values, start)}
     rmse |= {each: errors_by_distance(other, values, start) for each, other in simple.items()}
-    print_distances(rmse, min(N - start, 2000), seed)
+    print_distances(rmse, N - start, seed)
     plot_distances(rmse, Path(f"{files}_distance.png"))
 
-    # For what comes next, all again on the whole series, but for the weights and how many updates.
+    # For what comes next, all is fitted again to the whole series, but for the weights of the blend
+    # and the number of updates.
     windows = np.lib.stride_tricks.sliding_window_view(values, W + 2)
     last, best = Forecaster(values, W), best_of(history).updates
     last.fit_base(windows)
@@ -511,7 +514,7 @@ def series_demo(values: np.ndarray, options: Options) -> None:
     if best > 0:
         order, pairs = torch.Generator().manual_seed(seed), last.pairs(windows)
         loader = DataLoader(pairs, options.batch_size, shuffle=True, generator=order)
-        measured = DataLoader(last.pairs(windows[-2000:]), 1024)  # seen in training: none is chosen
+        measured = DataLoader(last.pairs(windows[-2000:]), 1024)  # as nothing is held out
         fit(last.network, loader, measured, history[-1].updates, best, options.learning_rate,
             options.clip, lambda row: None, stop=best)  # fmt: skip
     ahead = mixed.forecast(windows[start - W - 1 :, :-1], 1)[:, 0]

@@ -214,7 +214,7 @@ def test_the_equations_of_both_docstrings_are_what_the_code_computes():
     for written, python in (("h_{t-1}", "h_prev"), ("dh_T", "dh"), ("h_T", "h"), ("^2", "**2")):
         text = text.replace(written, python)
     text = text.replace("dL/dy", "dy").replace("(how many numbers y has)", "y.size")
-    text = re.sub(" +=", " =", re.sub(r"sum_t |(?<=[xhzre])_t\b", "", text).replace("_g", "_z"))
+    text = re.sub(" +=", " =", re.sub(r"sum_[tb] |(?<=[xhzre])_t\b", "", text).replace("_g", "_z"))
     equations = re.findall(r"\((\d+)\) +(\w+ = .*?)(?: {3,}|$)", text, re.M)
     assert [int(number) for number, _ in equations] == list(range(1, 19))
     for number, equation in equations:

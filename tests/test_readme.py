@@ -140,20 +140,32 @@ def test_the_tables_of_the_page_are_those_of_the_default_run(start, output):
     assert not different, f"paste what `python {RUNS[start]}` prints"
 
 
-def test_every_number_of_the_claims_stands_in_the_full_tables():
-    """Seconds and milliseconds are rounded to one digit behind the point."""
-    (table,) = re.findall(r"^\| claim \|.*?\n\n", README, re.MULTILINE | re.DOTALL)
-    full = {
-        float(word)
-        for word in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", PAGES["plots/README.md"])
-    }
-    full |= {round(number, 1) for number in full}
-    lines = [line for line in table.strip().splitlines()[2:] if "et al" not in line]
-    shown = [
-        float(word) for line in lines for word in re.findall(r"\d+(?:\.\d+)?", line.split("|")[2])
-    ]
-    assert len(shown) >= 9
-    assert set(shown) <= full | {32}
+CLAIMS = {  # words of a row: the column of the full table, and which LSTM
+    "fewer weights": ("weights", 1),
+    "fewer updates": ("updates", 1),
+    "forget bias of 1": ("updates", 3),
+    "less time": ("ms", 1),
+    "fewer seconds": ("s", 1),
+    "final error": ("error", 1),
+}
+
+
+@pytest.mark.parametrize("words", CLAIMS)
+def test_the_numbers_of_each_claim_are_those_of_its_column_in_the_full_table(words):
+    row = r"^(?:GRU|LSTM) .*?  +(?P<weights>\d+) +\S+ +(?P<updates>\S+) \(.*?\) +"
+    row += r"(?P<ms>\S+) +(?P<s>\S+) +(?P<error>\S+) \("
+    full = {}  # task -> the four rows
+    for task, block in zip(
+        ("sine", "adding"), blocks("text", PAGES["plots/README.md"]), strict=True
+    ):
+        full[task] = [match.groupdict() for match in re.finditer(row, block, re.M)]
+        assert len(full[task]) == 4
+    column, network = CLAIMS[words]
+    (line,) = [line for line in README.splitlines() if line.startswith("|") and words in line]
+    shown = re.findall(r"(sine|adding): (\S+) (?:\w+ )?against ([^\s;|]+)", line)
+    assert shown
+    for task, gru, lstm in shown:
+        assert (gru, lstm) == (full[task][0][column], full[task][network][column])
 
 
 # --- Figures, links and tests -------------------------------------------------------------------
