@@ -55,8 +55,9 @@ def sigmoid(a: np.ndarray) -> np.ndarray:
 class GRU:
     """A GRU with an affine head on its last state: many-to-one regression.
 
-    The cell of Chung et al. 2014 (arXiv 1412.3555). torch.nn.GRU is another: its r acts after the
-    product with U_h, and its z is our 1 - z. In the code, x is x_t, h_prev is h_{t-1}, and so on.
+    The cell of Chung et al. 2014 (arXiv 1412.3555). torch.nn.GRU is another: its z is our 1 - z and
+    its r acts after the product with U_h, so that weights cannot be carried across (README.md). In
+    the code, x is x_t, h_prev is h_{t-1}, and so on.
     """
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int, seed=0, dtype=float):
@@ -101,12 +102,12 @@ class GRU:
 
             a = W @ q + b    dq = W.T @ da,  dW = da @ q.T,  db = sum_b da
             s = u * v        du = ds * v,  dv = ds * u
-            s = u - v        du = ds,  dv = -ds
+            s = u + v        du = dv = ds, and for s = u - v, dv = -ds
             s = sigma(a)     da = ds * s * (1 - s)
             s = tanh(a)      da = ds * (1 - s^2)
-            q used several times: dq is the sum of what each use gives, as in (14) and (16) to (18)
+            q used several times: dq is the sum of what each use gives, as in (14) to (18)
 
-        a_z, a_r, a_h are what sigma and tanh act on, rh is r * h_prev, and sum_b is over the columns:
+        a_z, a_r, a_h are what sigma and tanh act on, rh is r * h_prev, sum_b is over the columns:
 
             (8)  dW_y = dy @ h_T.T,  db_y = sum_b dy     (9)  dh_T = W_y.T @ dy
             (10) da_z = dh * (h_tilde - h_prev) * z * (1 - z)
@@ -128,7 +129,7 @@ class GRU:
         d["b_y"] = dy.sum(axis=1, keepdims=True)  # (8)
         dh = p["W_y"].T @ dy  # (9)
         dx_of_steps, dh_of_steps = [], [dh]
-        for x, h_prev, z, r, rh, h_tilde in reversed(steps):
+        for x, h_prev, z, r, rh, h_tilde in reversed(steps):  # here dh is dL/dh_t
             # Back through (4), h = (1 - z) * h_prev + z * h_tilde, and (1), z = sigma(a_z):
             dz = dh * (h_tilde - h_prev)
             da_z = dz * z * (1 - z)  # (10)
@@ -171,9 +172,9 @@ def clip_by_norm(gradients: Arrays, max_norm: float) -> Arrays:
 
 @dataclass
 class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1) on weights by name, which it updates in place. A weight
-    moves by about learning_rate, however large its gradient is: by the moving mean m of G over the
-    root of that of its square, v. Both start at 0, too small at first, which (22) corrects.
+    """Adam (Kingma & Ba 2015, algorithm 1) on weights by name, which it updates in place. It keeps
+    moving means of each gradient, m, and of its square, v. As m / sqrt(v) is at most about 1, a
+    weight moves by learning_rate at most. Both start at 0, too small at first: (22) corrects it.
     """
 
     parameters: Arrays
@@ -224,7 +225,7 @@ def as_array(name: str, value, shape: tuple, dtype: np.dtype) -> np.ndarray:
 
 def checked(model: GRU, inputs, h0: np.ndarray | None) -> tuple[list[np.ndarray], np.ndarray]:
     """The steps of inputs, and the state before them; ValueError for a wrong shape."""
-    for name, shape in model.shapes.items():  # a caller may have replaced some
+    for name, shape in model.shapes.items():  # a caller may have replaced one, by a list even
         model.parameters[name] = as_array(name, model.parameters[name], shape, model.dtype)
     H, F = model.shapes["W_z"]
     if len(inputs) == 0 or np.ndim(inputs[0]) != 2 or np.size(inputs[0]) == 0:
