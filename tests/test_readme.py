@@ -64,7 +64,7 @@ def test_the_loops_on_the_page_are_those_of_the_script(loop):
 
 def test_each_python_block_prints_the_block_below_it():
     examples = re.findall(r"```python\n((?:(?!```).)*)```\n+```text\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 3
     for code, output in examples:
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
