@@ -219,6 +219,19 @@ def test_an_error_that_is_not_finite_stops_training_and_says_when(spoiled):
         gp.fit(random_model(), *(DataLoader(each, 7) for each in sets), 6, 3, 0.01, 1.0, spoil)
 
 
+def test_targets_of_the_last_step_alone_are_compared_with_the_last_prediction():
+    model, (x, y) = random_model(), noise_pairs()[:]
+    expected = last_step_mse(model, x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    assert gp.train_step(model, optimizer, x, y[:, -1:], 1e9) == pytest.approx(expected)
+    gradient = torch.cat([each.grad.flatten() for each in model.parameters()])
+    loss = torch.mean((model(x)[0][:, -1] - y[:, -1]) ** 2)
+    wanted = torch.cat(
+        [each.flatten() for each in torch.autograd.grad(loss, [*model.parameters()])]
+    )
+    torch.testing.assert_close(gradient, wanted)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_errors_and_forecasts_are_of_evaluation_mode_and_leave_the_mode_as_it_was(training):
     model, series = random_model(layers=2), torch.randn(2, 6, 1)
@@ -453,18 +466,32 @@ def test_what_is_printed_and_drawn_of_ones_own_series_is_the_error_of_each_forec
 
 
 def test_what_is_saved_gives_the_forecast_that_is_drawn(own):
-    _, drawn, folder, _ = own
+    out, drawn, folder, _ = own
     saved = torch.load(folder / "saved.pt", weights_only=True)
     network = gp.SequenceModel(saved["cell"], 1, saved["hidden_size"], saved["layers"])
     network.load_state_dict(saved["network"])
     parts = network, *(saved[name] for name in ("unit", "mean", "share", "base"))
-    seen, W = noisy_wave(102).tolist(), len(saved["base"]) - 2
+    values = noisy_wave(102)
+    last = gp.Forecaster(values, 12)  # scaled by and fitted to the whole series
+    last.fit_base(np.lib.stride_tricks.sliding_window_view(values, 14))
+    assert (saved["unit"], saved["mean"]) == (last.unit, last.mean)
+    share = {name: float(weight) for weight, name in re.findall(r"(\d\.\d\d) (GRU|linear)", out)}
+    np.testing.assert_allclose(saved["base"], share["linear"] * last.base, atol=0.006)
+    assert saved["share"] == pytest.approx(share["GRU"], abs=0.005)
+    seen, W = values.tolist(), len(saved["base"]) - 2
     for _ in range(12):
         seen.append(next_value(seen[-W - 1 :], *parts))
     shown = curves(drawn["mine_forecast.png"].axes[1])
     assert seen[102:] == pytest.approx(
         shown["forecast, and its RMSE at this distance"][1], rel=1e-4
     )
+
+
+def test_an_error_beside_another_in_words():
+    cases = {(1, 2): "50% below x", (3, 2): "50% above x", (5, 2): "2.5 times x"}
+    cases |= {(2, 2.001): "level with x", (1, 0): "1, where x makes none"}
+    for (error, other), words in cases.items():
+        assert gp.against(error, other, "x") == words
 
 
 def test_a_test_part_that_stands_still_is_told_as_that(tmp_path, drawn):
@@ -592,8 +619,21 @@ def test_networks_share_the_batches_of_a_seed_and_seeds_share_nothing(
     for of_seed in seeds:  # the same batches for all, the same first weights at every rate
         assert all(torch.equal(each[3], of_seed[0][3]) for each in of_seed)
         assert all(torch.equal(of_seed[i][2], of_seed[i % 4][2]) for i in range(12))
-    for one, other in itertools.pairwise(seeds):
+    hidden_size = 64 if "adding" in mode else 32
+    assert torch.sum(firsts[1] != firsts[3]) == 2 * hidden_size  # the forget blocks of two biases
+    assert torch.all((firsts[0][-9:] == 0) == ("--data" in mode))  # the end of the head
+    for one, other in itertools.combinations(seeds, 2):
         assert not torch.equal(one[0][3], other[0][3]) and not torch.equal(one[0][2], other[0][2])
+
+
+def test_a_run_has_the_best_validation_error_and_the_test_error_of_those_weights():
+    task = gp.Task(noise_pairs(0), noise_pairs(1), noise_pairs(2), {}, 1.0)
+    model, few = random_model(), options("--compare --epochs 2 --batch-size 7")
+    done = gp.train_and_test(model, task, few, 0.05, 0)
+    for kept, pairs in ((done.validation_mse, task.validation), (done.test_mse, task.test)):
+        assert kept == pytest.approx(last_step_mse(model, *pairs[:]), rel=1e-5)
+    task.validation.sequences[3] = math.nan
+    assert gp.train_and_test(model, task, few, 0.05, 0).test_mse == math.inf
 
 
 def test_the_forget_bias_adds_up_to_1_and_nothing_else_changes():
@@ -785,6 +825,12 @@ def test_a_wrong_option_ends_with_status_2_before_any_work(argv, tmp_path, monke
     assert (status, out) == (2, "") and err.startswith("usage: ")
     assert WRONG_OPTIONS[argv] in err.splitlines()[-1]
     assert (tmp_path / "FILE").read_text() == "mine"
+
+
+def test_to_look_whether_figures_can_be_written_leaves_those_that_are_there(tmp_path):
+    (tmp_path / "gru_pytorch_forecast.png").write_text("mine")
+    options(f"--plots-dir {tmp_path}")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_training_that_diverges_ends_with_a_line_and_a_bug_with_its_traceback(
