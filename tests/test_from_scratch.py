@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -539,26 +540,22 @@ def test_to_look_whether_figures_can_be_written_leaves_those_that_are_there(tmp_
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_quick_means_at_most_300_updates(tmp_path):
-    quick = ["--quick", "--plots-dir", str(tmp_path)]
-    assert gfs.parse_options(quick).updates == 300
-    assert gfs.parse_options([*quick, "--updates", "7"]).updates == 7
+def test_quick_is_at_most_300_updates_that_draw_in_plots_quick_beside_the_script(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gfs, "__file__", str(tmp_path / "gru_from_scratch.py"))
+    quick = gfs.parse_options(["--quick"])
+    assert (quick.updates, quick.plots_dir) == (300, tmp_path / "plots" / "quick")
+    assert gfs.parse_options(["--quick", "--updates", "7"]).updates == 7
 
 
 @pytest.mark.parametrize("task", SMALL)
-def test_a_quick_run_draws_in_plots_quick_beside_the_script_whatever_a_matplotlibrc_says(
-    task, tmp_path
-):
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 7\n")
-    script = tmp_path / "gru_from_scratch.py"
-    script.write_bytes((ROOT / script.name).read_bytes())  # a copy, alone: it needs no other file
-    command = [sys.executable, script, "--quick", *SMALL[task].split()]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert (run.returncode, run.stderr) == (0, "")
-    figures = tmp_path / "plots" / "quick"
-    assert {path.name for path in figures.iterdir()} == FIGURES[task]
-    for path in figures.iterdir():
-        content = path.read_bytes()  # a whole picture, 7 inches of 140 dots wide
+def test_figures_are_whole_pictures_whatever_a_matplotlibrc_says(task, tmp_path):
+    with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 7}):
+        main([*SMALL[task].split(), "--plots-dir", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == FIGURES[task]
+    for figure in tmp_path.iterdir():
+        content = figure.read_bytes()  # 7 inches of 140 dots wide
         assert content.startswith(b"\x89PNG") and content.endswith(b"IEND\xaeB`\x82")
         assert int.from_bytes(content[16:20], "big") == 980
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -606,6 +607,7 @@ def test_networks_share_the_batches_of_a_seed_and_seeds_share_nothing(
         record(gp.Measurement(0, 1.0, 1.0))
 
     monkeypatch.setattr(gp, "fit", fit)
+    monkeypatch.setattr(gp, "time_updates", lambda build, names, *_: dict.fromkeys(names, (1, 1.0)))
     mode = mode.replace("FILE", str(series_file(tmp_path, noisy_wave(245))))
     for seed in (0, 1):
         command = f"--compare {mode} --quick --seq-len 6 --batch-size 8 --seed {seed}"
@@ -703,6 +705,7 @@ def test_ctrl_c_keeps_the_complete_runs_of_a_comparison(tmp_path, monkeypatch, d
         return left.pop()
 
     monkeypatch.setattr(gp, "train_and_test", train_and_test)
+    monkeypatch.setattr(gp, "time_updates", lambda build, names, *_: dict.fromkeys(names, (1, 1.0)))
     status, out, err = run(f"--compare --quick {SMALL}", tmp_path)
     assert (status, err) == (130, "") and len(re.findall(r"^(?:GRU|LSTM) \d", out, re.M)) == 4
     assert "gru_vs_lstm_sine.png" in drawn
@@ -750,15 +753,22 @@ def test_one_seed_prints_the_same_numbers_again_and_another_seed_others(cell, tm
     assert [*drawn] == [f"{cell}_pytorch_training_curve.png", f"{cell}_pytorch_forecast.png"]
 
 
-def test_a_quick_run_draws_in_plots_quick_beside_the_script_whatever_a_matplotlibrc_says(tmp_path):
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    script = tmp_path / "gru_pytorch.py"
-    script.write_bytes((ROOT / script.name).read_bytes())  # a copy, alone: it needs no other file
-    command = [sys.executable, script, "--quick", *SMALL.split()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
-    assert (done.returncode, done.stderr) == (0, "")
-    figures = {path.name for path in (tmp_path / "plots" / "quick").iterdir()}
-    assert figures == {"gru_pytorch_training_curve.png", "gru_pytorch_forecast.png"}
+def test_quick_is_at_most_two_epochs_that_draw_in_plots_quick_beside_the_script(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gp, "__file__", str(tmp_path / "gru_pytorch.py"))
+    quick = gp.parse_options(["--quick"])
+    assert (quick.epochs, quick.plots_dir) == (2, tmp_path / "plots" / "quick")
+    assert gp.parse_options(["--quick", "--epochs", "1"]).epochs == 1
+
+
+def test_figures_are_whole_pictures_whatever_a_matplotlibrc_says(tmp_path):
+    with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 7}):
+        assert run(f"--quick {SMALL}", tmp_path)[::2] == (0, "")
+    for figure in (tmp_path / "quick").iterdir():
+        content = figure.read_bytes()  # 7 inches of 140 dots wide
+        assert content.startswith(b"\x89PNG") and content.endswith(b"IEND\xaeB`\x82")
+        assert int.from_bytes(content[16:20], "big") == 980
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process alone")
