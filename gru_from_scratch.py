@@ -143,7 +143,6 @@ class GRU:
             # h_prev is used in four places, in (4), in rh, in a_z and in a_r; x in three.
             dh_prev = dh * (1 - z) + drh * r + p["U_z"].T @ da_z + p["U_r"].T @ da_r  # (14)
             dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
-            # A weight is used at every step, and adds up what each gives.
             d["W_z"] += da_z @ x.T  # (16)
             d["W_r"] += da_r @ x.T  # (16)
             d["W_h"] += da_h @ x.T  # (16)
@@ -160,10 +159,9 @@ class GRU:
 
 
 def clip_by_norm(gradients: Arrays, max_norm: float) -> Arrays:
-    """The gradients, scaled down together if their norm exceeds max_norm, so that a single huge one
-    does not throw the weights far away (Pascanu et al. 2013).
+    """The gradients, scaled down together if their norm (in 64 bits) exceeds max_norm, as a single
+    huge one would throw the weights far away (Pascanu et al. 2013).
     """
-    # In 64 bits, since the square of a large 32-bit number overflows.
     norm = math.sqrt(sum(np.sum(G.astype(np.float64) ** 2) for G in gradients.values()))
     if norm <= max_norm:
         return gradients
