@@ -209,6 +209,12 @@ def test_stop_ends_early_on_the_schedule_of_all_updates():
     assert torch.equal(weights(part), states[gp.best_of(history).updates])
 
 
+def test_the_last_update_is_measured_and_a_network_in_evaluation_mode_is_trained_in_training_mode():
+    model, loader = random_model().eval(), DataLoader(noise_pairs(), 7)
+    history = gp.fit(model, loader, loader, 5, 3, 0.1, 1.0, lambda row: None)
+    assert [row.updates for row in history] == [0, 3, 5] and model.training
+
+
 @pytest.mark.parametrize("spoiled", [0, 1])
 def test_an_error_that_is_not_finite_stops_training_and_says_when(spoiled):
     sets = noise_pairs(), noise_pairs(1)
