@@ -32,7 +32,7 @@ import math
 import tempfile
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,7 @@ class GRU:
             # Back through rh = r * h_prev and (2), r = sigma(a_r):
             dr = drh * h_prev
             da_r = dr * r * (1 - r)  # (13)
-            # h_prev is used in four places, in (4), in rh, in a_z and in a_r; x in three.
+            # One term per use of h_prev: straight in (4), in rh, a_z, a_r; x has three.
             dh_prev = dh * (1 - z) + drh * r + p["U_z"].T @ da_z + p["U_r"].T @ da_r  # (14)
             dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
             d["W_z"] += da_z @ x.T  # (16)
@@ -210,9 +210,6 @@ def train_step(model: GRU, optimizer: Adam, inputs, target: np.ndarray, max_norm
     return float(loss)
 
 
-# --- What a caller hands in ---------------------------------------------------------------------
-
-
 def as_array(name: str, value, shape: tuple, dtype: np.dtype) -> np.ndarray:
     """value as an array of this dtype, not copied if it is one; ValueError for another shape."""
     array = np.asarray(value, dtype)
@@ -221,39 +218,34 @@ def as_array(name: str, value, shape: tuple, dtype: np.dtype) -> np.ndarray:
     return array
 
 
-def checked(model: GRU, inputs, h0: np.ndarray | None) -> tuple[list[np.ndarray], np.ndarray]:
-    """The steps of inputs, and the state before them; ValueError for a wrong shape."""
+def checked(model: GRU, inputs, h0: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """inputs, and the state before them, 0 if none is given; ValueError for a wrong shape."""
     for name, shape in model.shapes.items():  # a caller may have replaced one, by a list even
         model.parameters[name] = as_array(name, model.parameters[name], shape, model.dtype)
-    H, F = model.shapes["W_z"]
-    if len(inputs) == 0 or np.ndim(inputs[0]) != 2 or np.size(inputs[0]) == 0:
-        raise ValueError(f"inputs: expected shape (T, {F}, B), got {np.shape(inputs)}")
-    B = np.shape(inputs[0])[1]
-    h = as_array("h0", np.zeros((H, B)) if h0 is None else h0, (H, B), model.dtype)
-    return [as_array("inputs", x, (F, B), model.dtype) for x in inputs], h
+    (H, F), inputs = model.shapes["W_z"], np.asarray(inputs, model.dtype)
+    if inputs.ndim != 3 or inputs.shape[1] != F or inputs.size == 0:
+        raise ValueError(f"inputs: expected shape (T, {F}, B), got {inputs.shape}")
+    B = inputs.shape[2]
+    return inputs, as_array("h0", np.zeros((H, B)) if h0 is None else h0, (H, B), model.dtype)
 
 
 # --- Data and training --------------------------------------------------------------------------
 
 PERIOD = 30  # steps in one period of every sine wave
-Batch = tuple[np.ndarray, np.ndarray]  # inputs (T, F, B), and answers, of which the last is asked
-Draw = Callable[[np.random.Generator, int], Batch]  # makes so many sequences of a task
 REPORTS = {0, 25, 50, *(125 * 2**n for n in range(20))}  # after so many updates
-BLUE, RED, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#777777"
-STYLE = {"figure.dpi": 140, "figure.constrained_layout.use": True, "legend.frameon": False}
+Batch = tuple[np.ndarray, np.ndarray]  # inputs (T, F, B), and answers, of which the last is asked
 
 
-def sine_waves(rng: np.random.Generator, count: int, length: int, noise: float) -> np.ndarray:
-    """Waves sin(2 pi t / PERIOD + phase) + noise * N(0, 1), as (length, 1, count)."""
+def sine_waves(rng: np.random.Generator, count: int, length: int, noise: float) -> Batch:
+    """Waves sin(2 pi t / PERIOD + phase) + noise * N(0, 1), and the value that comes next."""
     phase = rng.uniform(0, 2 * np.pi, count)
-    angle = 2 * np.pi * np.arange(length)[:, None] / PERIOD + phase
-    return (np.sin(angle) + noise * rng.standard_normal((length, count)))[:, None, :]
+    angle = 2 * np.pi * np.arange(length + 1)[:, None, None] / PERIOD + phase
+    waves = np.sin(angle) + noise * rng.standard_normal(angle.shape)
+    return waves[:-1], waves[-1]
 
 
 def adding_problem(rng: np.random.Generator, count: int, length: int) -> Batch:
-    """The adding problem (Hochreiter & Schmidhuber 1997): the answer is the sum of two numbers. A
-    step holds a number from U(0, 1) and a mark, 1 at one step of either half and 0 elsewhere.
-    """
+    """The sum of two numbers, one marked 1 in either half (Hochreiter & Schmidhuber 1997)."""
     numbers, marks = rng.uniform(0, 1, (length, count)), np.zeros((length, count))
     marks[rng.integers(0, length // 2, count), np.arange(count)] = 1
     marks[rng.integers(length // 2, length, count), np.arange(count)] = 1
@@ -261,9 +253,7 @@ def adding_problem(rng: np.random.Generator, count: int, length: int) -> Batch:
 
 
 def sums_since_flag(rng: np.random.Generator, count: int, length: int) -> Batch:
-    """A step holds a number from U(0, 0.3) and a flag, 1 at the first step and at 15 % of the rest.
-    The answers (length, count) are the sums of the numbers from the last flag on, inclusive.
-    """
+    """After each step, the sum of the numbers from the last flag on. The first step has a flag."""
     numbers, flags = rng.uniform(0, 0.3, (length, count)), rng.random((length, count)) < 0.15
     flags[0], sums = True, numbers.copy()
     for t in range(1, length):
@@ -271,25 +261,23 @@ def sums_since_flag(rng: np.random.Generator, count: int, length: int) -> Batch:
     return np.stack([numbers, flags], axis=1), sums
 
 
-def held_out(draw: Draw, seed: int) -> list[Batch]:
+def held_out(draw: Callable, seed: int) -> list[Batch]:
     """Ten batches of 200 sequences, of other random numbers than those of training."""
     return [draw(rng, 200) for rng in np.random.default_rng([seed, 1]).spawn(10)]
 
 
 @dataclass
 class History:
-    """The loss of every update; after some of them the held-out MSE and a copy of the weights."""
+    """By update: the mean of the last 50 losses, the held-out MSE, and a copy of the weights."""
 
-    losses: list[float] = field(default_factory=list)
-    mse: dict[int, float] = field(default_factory=dict)
-    weights: dict[int, Arrays] = field(default_factory=dict)
+    training_mse: dict[int, float]
+    held_out_mse: dict[int, float]
+    weights: dict[int, Arrays]
 
 
-def train(model: GRU, draw: Draw, options, level, name: str = "", batch_size: int = 32) -> History:
-    """Train on new data at every update; Adam's rate falls to zero as a cosine. Reports as it goes,
-    and draws the curve, if it has a name, with a level (its name and value) to compare.
-    """
-    adam, history, K = Adam(model.parameters), History(), options.updates
+def train(model: GRU, draw: Callable, options, curve=None, batch_size: int = 32) -> History:
+    """Train on new data at every update, report, and draw a curve: its name, a level, its label."""
+    adam, losses, history, K = Adam(model.parameters), [], History({}, {}, {}), options.updates
     rng = np.random.default_rng([options.seed, 0])
     print(f"{'update':>8}{'training MSE':>15}{'held-out MSE':>15}", flush=True)
     try:
@@ -298,203 +286,186 @@ def train(model: GRU, draw: Draw, options, level, name: str = "", batch_size: in
                 cosine = (1 + math.cos(math.pi * (k - 1) / K)) / 2
                 adam.learning_rate = options.learning_rate * cosine  # (24)
                 x, answers = draw(rng, batch_size)
-                loss = train_step(model, adam, x, answers[-1:], options.clip)
-                history.losses.append(loss)
+                losses.append(train_step(model, adam, x, answers[-1:], options.clip))
+                history.training_mse[k] = np.mean(losses[-50:])
             if k in REPORTS or k == K:
                 errors = [model.forward(x)[0] - y[-1] for x, y in held_out(draw, options.seed)]
-                history.mse[k] = float(np.mean(np.square(errors)))
+                history.held_out_mse[k] = np.mean(np.square(errors))
                 history.weights[k] = copy.deepcopy(model.parameters)
-                recent = f"{np.mean(history.losses[-50:]):.5f}" if k > 0 else "-"
-                print(f"{k:8d}{recent:>15}{history.mse[k]:15.5f}", flush=True)
+                recent = f"{history.training_mse[k]:.4g}" if k > 0 else "-"
+                print(f"{k:8d}{recent:>15}{history.held_out_mse[k]:15.4g}", flush=True)
     finally:
-        if name and history.losses:  # a run that is broken off keeps its curve
-            plot_losses(history, *level, options.plots_dir / name)
+        if curve and losses:  # a run that is broken off keeps its curve
+            name, level, label = curve
+            axes = Figure((7.0, 4.0)).subplots()
+            axes.plot(history.training_mse.keys(), history.training_mse.values(), color=BLUE)
+            axes.plot(history.held_out_mse.keys(), history.held_out_mse.values(), "o", color=RED)
+            axes.axhline(level, color="black", ls="--", lw=1, label=label)
+            axes.set(title="Line: training MSE, mean of the last 50 updates; dots: held-out MSE")
+            axes.set(xlabel="update", ylabel="mean squared error", yscale="log")
+            axes.legend(loc="upper right")
+            axes.figure.savefig(options.plots_dir / name)
+    print()
     return history
-
-
-def plot_losses(history: History, name: str, level: float, path: Path) -> None:
-    """The training loss (a moving mean), the held-out MSE, and a level to compare."""
-    width = min(50, len(history.losses))
-    mean = np.convolve(history.losses, np.full(width, 1 / width), "valid")
-    axes = Figure((7.0, 4.0)).subplots()
-    axes.plot(range(width, len(history.losses) + 1), mean, color=BLUE)
-    axes.plot(*zip(*history.mse.items()), "o", color=RED)
-    if level > 0:  # a log axis has no zero
-        axes.axhline(level, color="black", ls="--", lw=1, label=name)
-        axes.legend(loc="upper right")
-    axes.set(title=f"Line: training loss, mean of {width} updates; dots: held-out MSE")
-    axes.set(xlabel="update", ylabel="mean squared error", yscale="log")
-    axes.figure.savefig(path)
 
 
 # --- The demos ----------------------------------------------------------------------------------
 
+BLUE, RED, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#777777"
+STYLE = {"figure.dpi": 140, "figure.constrained_layout.use": True, "legend.frameon": False}
 
-def forecast(model: GRU, wave: np.ndarray, window: int, free_running: bool) -> list[float]:
-    """Predict each step of wave (length, 1, 1) from the window before it, true or as predicted."""
-    seen, predictions = list(wave[:window]), []
-    for value in wave[window:]:
-        y, _ = model.forward(seen[-window:])
-        seen.append(y if free_running else value)
-        predictions.append(y.item())
-    return predictions
+
+def print_row(label: str, value: float) -> None:
+    """One result, to four significant digits."""
+    print(f"{label:26}{value:.4g}")
 
 
 def sine_demo(options: argparse.Namespace) -> None:
-    """predict the next value of a noisy sine wave"""
+    """Predict the next value of a noisy sine wave."""
     T, noise, seed = options.seq_len, options.noise, options.seed
-
-    def draw(rng: np.random.Generator, count: int) -> Batch:
-        waves = sine_waves(rng, count, T + 1, noise)
-        return waves[:-1], waves[1:, 0]
-
+    draw = functools.partial(sine_waves, length=T, noise=noise)
     model = GRU(1, options.hidden_size, 1, seed)
-    level, name = ("noise variance", noise**2), "gru_numpy_training_curve.png"
-    history = train(model, draw, options, level, name, batch_size=1)
-    mse = history.mse[options.updates]
-    print(f"\nheld-out MSE           {mse:.5f}")
+    curve = "gru_numpy_training_curve.png", noise**2, "noise variance"
+    mse = train(model, draw, options, curve, batch_size=1).held_out_mse[options.updates]
+    print_row("held-out MSE", mse)
     if T % PERIOD == 0 and 0 < noise < 1:
-        # T values with small noise tell the phase to a variance of 2 noise^2 / T, which moves the
-        # next value by the square of its slope, 1/2 on average.
-        best = noise**2 * (1 + 1 / T)
-        print(f"best possible          {best:.5f}   held-out is {mse / best:.2f} times that")
-    print(f"noise variance         {noise**2:.5f}")
-    repeated = np.mean([(x[-1] - y[-1]) ** 2 for x, y in held_out(draw, seed)])
-    print(f"persistence            {repeated:.5f}")
-    print(f"parameters             {sum(theta.size for theta in model.parameters.values())}")
+        best = noise**2 * (1 + 1 / T)  # T noisy values tell the phase only so far: README.md
+        print_row("best possible", best)
+        print_row("held-out / best possible", mse / best)
+    print_row("noise variance", noise**2)
+    print_row("persistence", np.mean([(x[-1] - y) ** 2 for x, y in held_out(draw, seed)]))
+    print_row("parameters", sum(theta.size for theta in model.parameters.values()))
     # The same seed draws the same phase: truth is the wave without its noise.
-    wave, truth = (sine_waves(np.random.default_rng([seed, 2]), 1, T + 60, n) for n in (noise, 0))
-    panels = Figure((7.0, 5.2)).subplots(2, sharex=True, sharey=True)
-    for axes, free_running in zip(panels, (False, True)):
-        predictions = forecast(model, wave, T, free_running)
-        axes.plot(truth[:, 0, 0], color=GREY, lw=1, label="wave without noise")
-        axes.plot(wave[:, 0, 0], ".", color=GREY, ms=4, label="noisy wave")
-        axes.plot(range(T, T + 60), predictions, color=RED, label="prediction")
-        axes.set_ylabel("value")
+    wave, _ = sine_waves(np.random.default_rng([seed, 2]), 1, T + 60, noise)
+    truth, _ = sine_waves(np.random.default_rng([seed, 2]), 1, T + 60, 0)
+    ahead = [model.forward(wave[t - T : t])[0] for t in range(T, T + 60)]
+    free = list(wave[:T])
+    for _ in range(60):
+        free.append(model.forward(free[-T:])[0])
+    panels = Figure((7.0, 5.2)).subplots(2, sharex=True)
+    for axes, predictions in zip(panels, (ahead, free[T:])):
+        axes.plot(truth.ravel(), color=GREY, lw=1, label="wave without noise")
+        axes.plot(wave.ravel(), ".", color=GREY, ms=4, label="noisy wave")
+        axes.plot(range(T, T + 60), np.ravel(predictions), color=RED, label="prediction")
+        axes.set(ylabel="value", ylim=(-1.5, 1.7))
     panels[0].set(title="One step ahead: each prediction sees the noisy values before it")
-    panels[1].set(title="Free-running: after the first window it sees only its own predictions")
-    panels[1].set(xlabel="step", ylim=(-1.5, 1.7))
+    panels[1].set(title="Free-running: later on it sees only its own values", xlabel="step")
     panels[0].legend(ncols=3, loc="upper right")
     panels[0].figure.savefig(options.plots_dir / "gru_numpy_forecast.png")
 
 
-def gradient_shares(model: GRU, x: np.ndarray) -> np.ndarray:
-    """The norm of dL/dh_t over that of dL/dh_T, for t = 0 .. T: the median of all sequences."""
-    y, cache = model.forward(x)
-    _, _, dh = model.backward(np.ones_like(y), cache)  # any dL/dy gives the same ratios
-    norms = np.linalg.norm(dh, axis=1)  # (T + 1, B)
-    return np.median(norms / norms[-1], axis=1)
-
-
-def of_all_steps(model: GRU, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """z and r of every step, (T, H, B), and the answer (5) asked after each of them, (T, B)."""
+def z_r_h(model: GRU, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both gates and the state of every step, (T, H, B)."""
     _, (steps, h_T) = model.forward(x)
-    z, r = np.array([step.z for step in steps]), np.array([step.r for step in steps])
-    h = np.array([*(step.h_prev for step in steps[1:]), h_T])
-    return z, r, (model.parameters["W_y"] @ h + model.parameters["b_y"])[:, 0]
+    h = [*(step.h_prev for step in steps[1:]), h_T]
+    return np.array([step.z for step in steps]), np.array([step.r for step in steps]), np.array(h)
 
 
 def adding_demo(options: argparse.Namespace) -> None:
-    """memory: add up two marked numbers out of many"""
+    """Memory: add up two marked numbers out of many."""
+    K, seed = options.updates, options.seed
     draw = functools.partial(adding_problem, length=options.seq_len)
-    model, x = GRU(2, options.hidden_size, 1, options.seed), held_out(draw, options.seed)[0][0]
-    level = "always answering 1", 1 / 6
-    history = train(model, draw, options, level, "gru_numpy_adding_curve.png")
-    z, _, y = of_all_steps(model, x)
+    model = GRU(2, options.hidden_size, 1, seed)
+    curve = "gru_numpy_adding_curve.png", 1 / 6, "always answering 1"
+    history = train(model, draw, options, curve)
+    x, _ = held_out(draw, seed)[0]
+    z, _, h = z_r_h(model, x)
     marked, mean_z = x[:, 1] == 1, z.mean(axis=1)  # (T, B)
-    print(f"\nheld-out MSE           {history.mse[options.updates]:.5f}")
-    print(f"always answering 1     {1 / 6:.5f}")
-    print(f"mean z, marked steps   {mean_z[marked].mean():.2f}")
-    print(f"mean z, other steps    {mean_z[~marked].mean():.2f}")
+    print_row("held-out MSE", history.held_out_mse[K])
+    print_row("always answering 1", 1 / 6)
+    print_row("mean z, marked steps", mean_z[marked].mean())
+    print_row("mean z, other steps", mean_z[~marked].mean())
+    answers = model.parameters["W_y"] @ h + model.parameters["b_y"]  # (5), asked after each step
+    plot_memory(x[:, :, 0], answers[:, 0, 0], z[:, :, 0], options.plots_dir)
 
     print(f"\nupdates   held-out MSE   share of the gradient at h_{len(x)} that reaches h_0")
-    axes, updates = Figure((7.0, 4.0)).subplots(), {0, 25, 50, 125, options.updates}
-    for shade, k in zip((0.85, 0.65, 0.45, 0.25, 0.0), sorted(updates & history.mse.keys())):
-        model.parameters = history.weights[k]  # at last those of all updates
-        share, mse = gradient_shares(model, x), history.mse[k]
-        print(f"{k:7d}{mse:15.5f}   {share[0]:.1e}")
-        label = f"after {k} updates: MSE {mse:.2g}"
-        axes.plot(share[::-1], color=colormaps["viridis"](shade), label=label)
+    axes = Figure((7.0, 4.0)).subplots()
+    axes.set_prop_cycle(color=colormaps["viridis"](np.linspace(0.85, 0, 5)))
+    for k in sorted({0, 25, 50, 125, K} & history.weights.keys()):
+        model.parameters, mse = history.weights[k], history.held_out_mse[k]
+        y, cache = model.forward(x)
+        _, _, dh = model.backward(np.ones_like(y), cache)  # any dL/dy gives the same shares
+        norms = np.linalg.norm(dh, axis=1)  # (T + 1, B)
+        share = np.median(norms / norms[-1], axis=1)
+        print(f"{k:7d}{mse:15.4g}   {share[0]:.1e}")
+        axes.plot(share[::-1], label=f"after {k} updates: MSE {mse:.2g}")
     axes.set(title="How much of the gradient at $h_T$ reaches $h_t$", yscale="log")
     axes.set(xlabel="distance to the end, $T - t$ (steps)", ylabel="$|dL/dh_t|$ / $|dL/dh_T|$")
     axes.legend(loc="lower left")
     axes.figure.savefig(options.plots_dir / "gru_numpy_learning.png")
-    plot_memory(x[:, :, 0], y[:, 0], z[:, :, 0], options.plots_dir / "gru_numpy_memory.png")
 
 
-def plot_memory(x: np.ndarray, y: np.ndarray, z: np.ndarray, path: Path) -> None:
-    """Of one sequence the numbers and marks x (T, 2), the answer y (T,) after each step, and the
-    update gate z (T, H) of every unit, sorted by how far the marks open it.
-    """
+def plot_memory(x: np.ndarray, answers: np.ndarray, z: np.ndarray, folder: Path) -> None:
+    """One sequence x (T, 2), the answer after each step (T,), and z of every unit (T, H)."""
     t, numbers, marked = np.arange(1, len(x) + 1), x[:, 0], x[:, 1] == 1
     top, below = Figure((7.0, 6.0)).subplots(2, sharex=True)
     top.plot(t, numbers, ".", color=GREY, label="numbers")
     top.plot(t[marked], numbers[marked], "o", color=ORANGE, label="marked")
     top.axhline(numbers[marked].sum(), color="black", ls=":", label="sum of the marked")
-    top.step(t, y, where="mid", color=BLUE, label="answer after each step")
-    top.set(title="The answer jumps at a mark and stays in between", ylim=(-0.1, 3), ylabel="value")
+    top.step(t, answers, where="mid", color=BLUE, label="answer after each step")
+    top.set(title="The answer jumps at a mark and stays in between", ylabel="value", ylim=(-0.1, 3))
     top.legend(ncols=2, loc="upper left")
-    order = np.argsort(z[marked].mean(axis=0) - z[~marked].mean(axis=0))
+    order = np.argsort(z[marked].mean(axis=0) - z[~marked].mean(axis=0))  # open at marks: on top
     image = below.pcolormesh(t, np.arange(1, len(order) + 1), z.T[order], vmin=0, vmax=1)
     below.set(title="Update gate $z_t$: 0 keeps, 1 replaces", xlabel="step $t$", ylabel="unit")
     below.figure.colorbar(image, ax=below, label="$z_t$")
-    below.figure.savefig(path)
+    below.figure.savefig(folder / "gru_numpy_memory.png")
 
 
 def reset_demo(options: argparse.Namespace) -> None:
-    """both gates in one unit: the sum of the numbers since the last flag"""
-    K, seed = options.updates, options.seed
-    draw = functools.partial(sums_since_flag, length=options.seq_len)
+    """Both gates in one unit: the sum of the numbers since the last flag."""
+    T, K, seed = options.seq_len, options.updates, options.seed
+    draw = functools.partial(sums_since_flag, length=T)
     variance = np.var([sums[-1] for _, sums in held_out(draw, seed)])
     model, r_held = GRU(2, 1, 1, seed), GRU(2, 1, 1, seed)
-    level = "variance of the target", variance
-    history = train(model, draw, options, level, "gru_numpy_reset_curve.png")
-    print("\nAgain, with r held at 1:")
+    curve = "gru_numpy_reset_curve.png", variance, "variance of the target"
+    history = train(model, draw, options, curve)
+    print("Again, with r held at 1:")
     r_held.parameters["b_r"][:] = 1000  # sigma is exactly 1, and its slope 0, so that r stays 1
-    r_held_history = train(r_held, draw, options, level)
-    x, sums = held_out(draw, seed)[0]
-    (z, r, _), flagged = of_all_steps(model, x), x[:, [1]] == 1  # (T, 1, B)
-    print(f"\nheld-out MSE             {history.mse[K]:.5f}")
-    print(f"with r held at 1         {r_held_history.mse[K]:.5f}")
-    print(f"variance of the target   {variance:.5f}")
+    r_held_history = train(r_held, draw, options)
+    print_row("held-out MSE", history.held_out_mse[K])
+    print_row("with r held at 1", r_held_history.held_out_mse[K])
+    print_row("variance of the target", variance)
+    x, _ = held_out(draw, seed)[0]
+    (z, r, _), flagged = z_r_h(model, x), x[:, [1]] == 1  # (T, 1, B)
     for name, gate in (("z", z), ("r", r)):
-        print(f"mean {name}, flagged steps    {gate[flagged].mean():.3f}")
-        print(f"mean {name}, other steps      {gate[~flagged].mean():.3f}")
+        print_row(f"mean {name}, flagged steps", gate[flagged].mean())
+        print_row(f"mean {name}, other steps", gate[~flagged].mean())
     print("\nThe 14 weights (of W_z, W_r, W_h: for the number, for the flag)")
     for name, weight in model.parameters.items():
-        print(f"{name}", *(f"{value:8.3f}" for value in weight.ravel()))
+        print(name, *(f"{value:8.3f}" for value in weight.ravel()))
     # A sequence longer by half than those of training, with a flag that ends a long sum.
-    x, sums = sums_since_flag(np.random.default_rng([seed, 2]), 1000, 3 * options.seq_len // 2)
-    b = np.argmax(np.any(sums[:-1] * x[1:, 1] > 0.15 * options.seq_len, axis=0))  # the first such
-    show_one_unit(model, x[:, :, [b]], sums[:, b], options.plots_dir / "gru_numpy_reset.png")
+    x, sums = sums_since_flag(np.random.default_rng([seed, 2]), 1000, 3 * T // 2)
+    b = np.argmax(np.any(sums[:-1] * x[1:, 1] > 0.15 * T, axis=0))  # the first such
+    show_one_unit(model, x[:, :, [b]], sums[:, b], options.plots_dir)
 
 
-def show_one_unit(model: GRU, x: np.ndarray, sums: np.ndarray, path: Path) -> None:
-    """What a network of one unit makes of x (T, 2, 1): print a flagged step by hand, draw all."""
+def show_one_unit(model: GRU, x: np.ndarray, sums: np.ndarray, folder: Path) -> None:
+    """Of x (T, 2, 1) print a flagged step by hand, also with one gate as before it; draw all."""
     p, t, flags = model.parameters, np.arange(1, len(x) + 1), x[:, 1, 0]
-    z, r, y = (values.ravel() for values in of_all_steps(model, x))
+    z, r, h = (values.ravel() for values in z_r_h(model, x))
     i = 1 + np.argmax(sums[:-1] * flags[1:])  # the flag with the most to forget
-    print(f"\nStep {t[i]}: a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}")
-    print(f"{'z':>24}{'r':>8}{'h_prev':>9}{'h_tilde':>9}{'h':>9}{'answer':>9}")
-    h_prev = ((y[i - 1] - p["b_y"]) / p["W_y"]).item()
+    print(
+        f"\nStep {i + 1}: a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}"
+    )
+    print(f"{'z':>24}{'r':>8}{'h_prev':>8}{'h_tilde':>8}{'h':>8}{'answer':>8}")
     names = "as it is", f"r as at step {i}", f"z as at step {i}"
-    for name, z_i, r_i in zip(names, (z[i], z[i], z[i - 1]), (r[i], r[i - 1], r[i])):
-        h_tilde = np.tanh(p["W_h"] @ x[i] + p["U_h"] * r_i * h_prev + p["b_h"]).item()  # (3)
-        h = (1 - z_i) * h_prev + z_i * h_tilde  # (4)
-        answer = (p["W_y"] * h + p["b_y"]).item()  # (5)
-        row = f"{z_i:8.3f}{r_i:8.3f}{h_prev:9.2f}{h_tilde:9.2f}{h:9.2f}{answer:9.2f}"
-        print(f"{name:16}{row}")
+    for name, z_i, r_i in zip(names, z[[i, i, i - 1]], r[[i, i - 1, i]]):
+        h_tilde = np.tanh(p["W_h"] @ x[i] + p["U_h"] * r_i * h[i - 1] + p["b_h"]).item()  # (3)
+        h_i = (1 - z_i) * h[i - 1] + z_i * h_tilde  # (4)
+        y = (p["W_y"] * h_i + p["b_y"]).item()  # (5)
+        print(f"{name:16}{z_i:8.3f}{r_i:8.3f}{h[i - 1]:8.3f}{h_tilde:8.3f}{h_i:8.3f}{y:8.3f}")
 
     panels = Figure((7.0, 7.0)).subplots(3, sharex=True)
     panels[0].plot(t, x[:, 0, 0], "o", color=GREY)
     panels[0].set(title="Input: a number, and at the orange steps a flag", ylabel="number")
     panels[1].step(t, sums, where="mid", color=GREY, label="sum from the last flag, inclusive")
-    panels[1].plot(t, y, "o", color="black", ms=4, label="answer")
+    panels[1].plot(t, (p["W_y"] * h + p["b_y"])[0], "o", color="black", ms=4, label="answer")
     panels[1].set(title="A one-unit GRU's answer after each step", ylabel="sum")
     panels[2].step(t, z, where="mid", color=BLUE, label="update z: 0 keeps, 1 replaces")
     name = "reset r: 0 = candidate ignores the old state"
     panels[2].step(t, r, where="mid", color=GREEN, ls="--", label=name)
-    panels[2].set(title="Its two gates", xlabel="step $t$", xticks=t[4::5], ylabel="gate")
+    panels[2].set(title="Its two gates", xlabel="step $t$", ylabel="gate", xticks=t[4::5])
     for axes, top in zip(panels, (0.32, 1.3 * sums.max(), 1.3)):
         axes.bar(t, top * flags, width=1, color=ORANGE, alpha=0.3, zorder=0)
         axes.set_ylim(0, top)
@@ -502,7 +473,7 @@ def show_one_unit(model: GRU, x: np.ndarray, sums: np.ndarray, path: Path) -> No
         axes.legend(ncols=2, loc="upper left", fontsize="small")
     state = panels[1].twinx()  # the answer is W_y h + b_y
     state.set(ylabel="state $h_t$", ylim=(panels[1].get_ylim() - p["b_y"][0]) / p["W_y"][0])
-    panels[0].figure.savefig(path)
+    state.figure.savefig(folder / "gru_numpy_reset.png")
 
 
 # --- The command line ---------------------------------------------------------------------------
@@ -516,44 +487,37 @@ RANGES = {  # of the options: least, most, meaning
     "noise": (0, 100, "standard deviation of the sine waves' noise"),
     "seed": (0, 1e9, "seed of weights and data"),
 }
-SINE = {"updates": 3000, "hidden_size": 32, "seq_len": 30, "learning_rate": 1e-3, "noise": 0.05}
-ADDING = {"updates": 1000, "hidden_size": 16, "seq_len": 50, "learning_rate": 0.03}
-RESET = {"updates": 2000, "seq_len": 20, "learning_rate": 0.05}
+SINE = {"updates": 2000, "hidden_size": 32, "seq_len": 30, "learning_rate": 1e-3, "noise": 0.05}
+ADDING = {"updates": 500, "hidden_size": 16, "seq_len": 50, "learning_rate": 0.03}
+RESET = {"updates": 1000, "seq_len": 20, "learning_rate": 0.05}
 # What to run, and the defaults of the options that it has beside those of all.
 TASKS = {"sine": (sine_demo, SINE), "adding": (adding_demo, ADDING), "reset": (reset_demo, RESET)}
 
 
-def number(kind: type, least: float, most: float) -> Callable[[str], float]:
-    """An argparse type: a number of this kind and range."""
-
-    def convert(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            if least <= kind(text) <= most:
-                return kind(text)
-        expected = f"expected {kind.__name__} from {least:g} to {most:g}"
-        raise argparse.ArgumentTypeError(f"{expected}, got {text}")
-
-    return convert
+def number(kind: type, least: float, most: float, text: str) -> float:
+    """text as a number of this kind and range."""
+    with contextlib.suppress(ValueError):
+        if least <= kind(text) <= most:
+            return kind(text)
+    expected = f"expected {kind.__name__} from {least:g} to {most:g}"
+    raise argparse.ArgumentTypeError(f"{expected}, got {text}")
 
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
     """Read the options; a wrong one ends the program with status 2 before any work."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.description = __doc__.splitlines()[0]
-    parser.epilog = "Options and defaults are those of one task; for another's: --task NAME --help"
-    parser.add_argument("--task", choices=TASKS, default="sine", help="what to learn")
+    parser.add_argument("--task", choices=TASKS, default="sine", help="for its options, add --help")
     _, defaults = TASKS[parser.parse_known_args(argv)[0].task]
     for name, default in {**defaults, "clip": 1.0, "seed": 0}.items():
-        least, most, text = RANGES[name]
-        kind, text = number(type(default), least, most), f"{text} (default: {default})"
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text)
+        least, most, meaning = RANGES[name]
+        kind = functools.partial(number, type(default), least, most)
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=meaning)
     plots = Path(__file__).resolve().parent / "plots"
     parser.add_argument("--plots-dir", type=Path, default=plots, help="folder for the figures")
-    parser.add_argument("--quick", action="store_true", help="a smoke run, drawn in plots/quick")
     parser.add_argument("-h", "--help", action="help", help="show this")
     options = parser.parse_args(argv)
-    if options.quick:
-        options.updates, options.plots_dir = min(300, options.updates), options.plots_dir / "quick"
     try:
         options.plots_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=options.plots_dir).close()

@@ -29,8 +29,8 @@ ROWS = [(32, 1, "float64"), (32, 64, "float32"), (64, 64, "float32"), (128, 64, 
 
 def waves(T, B, dtype):
     """B waves of T steps, (T, 1, B), and the step after them, (1, B)."""
-    both = sine_waves(np.random.default_rng(0), B, T + 1, 0.05).astype(dtype)
-    return both[:-1], both[-1]
+    x, target = sine_waves(np.random.default_rng(0), B, T, 0.05)
+    return x.astype(dtype), target.astype(dtype)
 
 
 def numpy_step(H, B, dtype, T=30):
