@@ -445,9 +445,7 @@ def show_one_unit(model: GRU, x: np.ndarray, sums: np.ndarray, folder: Path) -> 
     p, t, flags = model.parameters, np.arange(1, len(x) + 1), x[:, 1, 0]
     z, r, h = (values.ravel() for values in z_r_h(model, x))
     i = 1 + np.argmax(sums[:-1] * flags[1:])  # the flag with the most to forget
-    print(
-        f"\nStep {i + 1}: a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}"
-    )
+    print(f"\nStep {t[i]}: a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}")
     print(f"{'z':>24}{'r':>8}{'h_prev':>8}{'h_tilde':>8}{'h':>8}{'answer':>8}")
     names = "as it is", f"r as at step {i}", f"z as at step {i}"
     for name, z_i, r_i in zip(names, z[[i, i, i - 1]], r[[i, i - 1, i]]):
