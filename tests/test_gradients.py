@@ -1,15 +1,12 @@
-"""The gradients of back-propagation through time, checked in three ways that share no code with it:
-by central differences, by PyTorch's autograd of the same equations, and by nn.GRU where the two
-cells agree. The check itself is then checked with the script's own source, broken on purpose.
-
-Gradients go by the names of what they belong to: the eleven weights, the inputs x_1 .. x_T, and the
-states h_0 .. h_T. The objective is L = sum(dy * y), so that dL/dy is dy.
-"""
+"""The gradients of L = sum(dy * y), for the eleven weights, x_1 .. x_T and h_0 .. h_T, checked in
+three ways that share no code with the script: central differences, PyTorch's autograd of the same
+equations, and nn.GRU where the two cells agree. Then the check is checked with a broken source."""
 
 import math
 import re
+from collections import namedtuple
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,41 +19,27 @@ from gru_from_scratch import GRU
 
 RECURRENT = {f"{kind}_{gate}" for kind in "WUb" for gate in "zrh"}
 WEIGHTS = RECURRENT | {"W_y", "b_y"}
-
-
-class Case(NamedTuple):
-    """A network and one set of arguments for its forward and backward pass."""
-
-    model: GRU
-    inputs: np.ndarray  # (T, F, B)
-    h0: np.ndarray  # (H, B)
-    dy: np.ndarray  # (O, B)
+# A network, and arguments for its forward and backward pass: (T, F, B), (H, B) and (O, B).
+Case = namedtuple("Case", "model inputs h0 dy")
+up_to = partial(st.integers, 1)  # from 1
 
 
 def random_case(T, B, sizes, cell=GRU):
     """Everything random and nothing zero: with h0 = 0 or b = 0 a wrong gradient can look right."""
     rng = np.random.default_rng([T, B, *sizes])
-    F, H, O = sizes
-    model = cell(F, H, O)
+    (F, H, O), model = sizes, cell(*sizes)
     for weight in model.parameters.values():
         weight[:] = rng.uniform(-1, 1, weight.shape)
     # z is then about 1/T, so that h0 and the first inputs still count after T steps. With z about
     # 1/2 their gradients would be near 2^-T, which differences cannot tell from rounding.
     model.parameters["b_z"] -= math.log(T)
-    shapes = (T, F, B), (H, B), (O, B)
-    return Case(model, *(rng.standard_normal(shape) for shape in shapes))
+    return Case(model, *map(rng.standard_normal, ((T, F, B), (H, B), (O, B))))
 
 
 def by_name(weights, inputs, states):
     """One dictionary of all that has a gradient, or of their gradients."""
     x = {f"x_{t}": x_t for t, x_t in enumerate(inputs, 1)}
     return dict(weights) | x | {f"h_{t}": h_t for t, h_t in enumerate(states)}
-
-
-def states_by_hand(case):
-    """h_1 .. h_T: what forward passes on to the next step, and at last to the head."""
-    _, (steps, h_T) = case.model.forward(case.inputs, case.h0)
-    return np.array([*(step.h_prev for step in steps[1:]), h_T])
 
 
 # --- Four ways to the same gradients ------------------------------------------------------------
@@ -75,8 +58,7 @@ def gradients_by_differences(case, step=1e-3):
 
         dL/da = (8 (L(a + step) - L(a - step)) - (L(a + 2 step) - L(a - 2 step))) / (12 step)
 
-    The second pair cancels the error of order step^2. What is left is of order step^4 = 1e-12, and
-    rounding, 1e-16 / step = 1e-13: little enough to see gradients of 1e-5 to seven digits.
+    The second pair cancels the error of order step^2; step^4 is left, and rounding, 1e-16 / step.
     """
     model, inputs, h0, dy = case
 
@@ -88,8 +70,7 @@ def gradients_by_differences(case, step=1e-3):
     for name, array in by_name(model.parameters, inputs, [h0]).items():
         gradients[name] = np.empty_like(array)
         for entry in np.ndindex(array.shape):
-            value = array[entry]
-            L = {}
+            value, L = array[entry], {}
             for steps in (-2, -1, 1, 2):
                 array[entry] = value + steps * step
                 L[steps] = objective()
@@ -127,8 +108,8 @@ def gradients_by_torch(case):
 
 
 def by_nn_gru(case):
-    """The states h_1 .. h_T of an nn.GRU with the weights of the model, and its gradients. Its
-    gates come in the order r, z, n; its z is our 1 - z, which is sigma of the negated argument."""
+    """y by an nn.GRU with the weights of the model, and its gradients. Its gates come in the order
+    r, z, n; its z is our 1 - z, which is sigma of the negated argument."""
     p, (H, _) = case.model.parameters, case.h0.shape
     gru = torch.nn.GRU(case.inputs.shape[1], H, dtype=torch.float64)
     theirs = {"W": gru.weight_ih_l0, "U": gru.weight_hh_l0, "b": gru.bias_ih_l0}
@@ -138,28 +119,26 @@ def by_nn_gru(case):
             blocks = np.concatenate([p[f"{kind}_r"], -p[f"{kind}_z"], p[f"{kind}_h"]])
             weight.copy_(torch.tensor(blocks.reshape(weight.shape)))
     x, h0 = leaf(case.inputs), leaf(case.h0)
-    h = gru(x.transpose(1, 2), h0.T[None].contiguous())[0].transpose(1, 2)
-    (torch.tensor(p["W_y"]) @ h[-1]).backward(torch.tensor(case.dy))
+    _, h_T = gru(x.transpose(1, 2), h0.T[None].contiguous())
+    y = torch.tensor(p["W_y"]) @ h_T[0].T + torch.tensor(p["b_y"])
+    y.backward(torch.tensor(case.dy))
     d = by_name({}, x.grad.numpy(), [h0.grad.numpy()])
     for kind, weight in theirs.items():
         d_r, d_z, d_h = weight.grad.numpy().reshape(3, H, -1)
         d |= {f"{kind}_r": d_r, f"{kind}_z": -d_z, f"{kind}_h": d_h}
-    return h.detach().numpy(), d
+    return y.detach().numpy(), d
 
 
 # --- The check ----------------------------------------------------------------------------------
 
 
 def wrong(gradients, reference, tolerance):
-    """The names of those in reference that are off by more than tolerance, as a share of the
-    largest entry of their tensor."""
+    """The names of those off by more than this share of the largest entry of the reference."""
     names = set()
     for name, expected in reference.items():
-        assert gradients[name].shape == expected.shape
         largest = np.abs(expected).max()
-        assert largest > 0
-        error = np.abs(gradients[name] - expected).max() / largest
-        if not error <= tolerance:  # as nan is not
+        assert gradients[name].shape == expected.shape and largest > 0
+        if not np.abs(gradients[name] - expected).max() <= tolerance * largest:  # as nan is not
             names.add(name)
     return names
 
@@ -174,11 +153,7 @@ def test_every_gradient_equals_its_central_difference(T, B, sizes):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    T=st.integers(1, 30),
-    B=st.integers(1, 5),
-    sizes=st.tuples(st.integers(1, 5), st.integers(1, 8), st.integers(1, 4)),
-)
+@given(up_to(30), up_to(5), st.tuples(up_to(5), up_to(8), up_to(4)))
 def test_every_gradient_and_dh_at_every_step_equal_those_of_autograd(T, B, sizes):
     case = random_case(T, B, sizes)
     gradients, reference = gradients_by_hand(case), gradients_by_torch(case)
@@ -187,22 +162,23 @@ def test_every_gradient_and_dh_at_every_step_equal_those_of_autograd(T, B, sizes
 
 
 @pytest.mark.parametrize("H", [1, 5])
-def test_with_one_unit_or_a_diagonal_U_h_states_and_gradients_are_those_of_nn_gru(H):
+def test_with_one_unit_or_a_diagonal_U_h_answers_and_gradients_are_those_of_nn_gru(H):
     """The cell resets before the product, U_h @ (r * h); nn.GRU after it, r * (U_h @ h). With a
     diagonal U_h that is the same, and so are all gradients but those off the diagonal."""
     case = random_case(12, 4, (2, H, 3))
     case.model.parameters["U_h"] *= np.eye(H)
-    states, reference = by_nn_gru(case)
+    (y, _), (y_by_nn_gru, reference) = case.model.forward(case.inputs, case.h0), by_nn_gru(case)
     gradients = gradients_by_hand(case)
     for d in (gradients, reference):
         d["U_h"] = d["U_h"] * np.eye(H)
     assert not wrong(gradients, reference, 1e-12)
-    np.testing.assert_allclose(states_by_hand(case), states, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(y, y_by_nn_gru, rtol=0, atol=1e-12)
 
 
-def test_with_more_units_the_states_are_not_those_of_nn_gru():
+def test_with_more_units_the_answers_are_not_those_of_nn_gru():
     case = random_case(7, 4, (2, 5, 3))
-    assert np.abs(states_by_hand(case) - by_nn_gru(case)[0]).max() > 0.05
+    y, _ = case.model.forward(case.inputs, case.h0)
+    assert np.abs(y - by_nn_gru(case)[0]).max() > 0.05
 
 
 def test_the_equations_of_both_docstrings_are_what_the_code_computes():
@@ -236,8 +212,25 @@ def test_the_equations_of_both_docstrings_are_what_the_code_computes():
 # --- The check is checked -----------------------------------------------------------------------
 
 
-def broken(snippet, replacement):
+MISTAKES = {  # a snippet, what replaces it, and the weights whose gradients must then be wrong
+    "only the last step": (
+        "            dh = dh_prev\n",
+        "            dh = 0 * dh_prev\n",
+        RECURRENT,
+    ),
+    "z for 1 - z in (14)": ("dh * (1 - z) + drh * r + p[", "dh * z + drh * r + p[", RECURRENT),
+    "no path through r in (14)": (' + p["U_r"].T @ da_r  # (14)', "", RECURRENT),
+    "no slope of sigma in (10)": ("da_z = dz * z * (1 - z)", "da_z = dz", RECURRENT),
+    "rh for h_{t-1} in (17)": ('["U_r"] += da_r @ h_prev.T', '["U_r"] += da_r @ rh.T', {"U_r"}),
+    "h_{t-1} for rh in (18)": ('["U_h"] += da_h @ rh.T', '["U_h"] += da_h @ h_prev.T', {"U_h"}),
+    "a bias of one sequence": ('["b_h"] += da_h', '["b_h"] += da_h[:, :1]', {"b_h"}),
+    "nan": ('d["W_h"] += da_h', 'd["W_h"] += np.nan * da_h', {"W_h"}),
+}
+
+
+def broken(mistake):
     """The GRU of gru_from_scratch.py with one snippet of the source replaced."""
+    snippet, replacement, _ = MISTAKES[mistake]
     source = Path(gru_from_scratch.__file__).read_text(encoding="utf-8")
     assert source.count(snippet) == 1, f"the source has no longer one {snippet!r}: adapt MISTAKES"
     namespace = {"__name__": "broken"}
@@ -245,36 +238,17 @@ def broken(snippet, replacement):
     return namespace["GRU"]
 
 
-LAST_STEP_ALONE = ("            dh = dh_prev\n", "            dh = 0 * dh_prev\n")
-Z_FOR_1_MINUS_Z = ("dh_prev = dh * (1 - z) + drh * r + p[", "dh_prev = dh * z + drh * r + p[")
-NO_PATH_THROUGH_R = (' + p["U_r"].T @ da_r  # (14)', "")
-MISTAKES = {  # snippet and replacement, and the weights whose gradients must then be wrong
-    "only the last step": (LAST_STEP_ALONE, RECURRENT),
-    "z for 1 - z in (14)": (Z_FOR_1_MINUS_Z, RECURRENT),
-    "no path through r in (14)": (NO_PATH_THROUGH_R, RECURRENT),
-    "no slope of sigma in (10)": (("da_z = dz * z * (1 - z)", "da_z = dz"), RECURRENT),
-    "rh for h_{t-1} in (17)": (('["U_r"] += da_r @ h_prev.T', '["U_r"] += da_r @ rh.T'), {"U_r"}),
-    "h_{t-1} for rh in (18)": (('["U_h"] += da_h @ rh.T', '["U_h"] += da_h @ h_prev.T'), {"U_h"}),
-    "a bias of one sequence": (
-        ('["b_h"] += da_h.sum(axis=1', '["b_h"] += da_h[:, :1].sum(axis=1'),
-        {"b_h"},
-    ),
-    "nan": (('d["W_h"] += da_h', 'd["W_h"] += np.nan * da_h'), {"W_h"}),
-}
-
-
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_check_catches_each_mistake_in_the_source(mistake):
-    change, where = MISTAKES[mistake]
-    case = random_case(7, 3, (3, 5, 2), broken(*change))
+    case = random_case(7, 3, (3, 5, 2), broken(mistake))
     caught = wrong(gradients_by_hand(case), gradients_by_differences(case), 1e-7)
-    assert caught & WEIGHTS == where
+    assert caught & WEIGHTS == MISTAKES[mistake][2]
 
 
-@pytest.mark.parametrize("change", [LAST_STEP_ALONE, Z_FOR_1_MINUS_Z, NO_PATH_THROUGH_R])
-def test_one_step_from_a_zero_state_would_show_no_mistake_in_what_is_passed_back(change):
+@pytest.mark.parametrize("mistake", list(MISTAKES)[:3])
+def test_one_step_from_a_zero_state_would_show_no_mistake_in_what_is_passed_back(mistake):
     """Why the check has T > 1 and a random h0."""
-    right, case = random_case(1, 3, (3, 5, 2)), random_case(1, 3, (3, 5, 2), broken(*change))
+    right, case = random_case(1, 3, (3, 5, 2)), random_case(1, 3, (3, 5, 2), broken(mistake))
     right.h0[:] = case.h0[:] = 0
     gradients, expected = gradients_by_hand(case), gradients_by_hand(right)
     for name in (*WEIGHTS, "x_1"):
