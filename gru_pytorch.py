@@ -14,28 +14,25 @@ after the matrix product (README.md, "The same name, different cells").
 """
 
 import argparse
-import contextlib
 import copy
 import csv
-import glob
 import io
 import itertools
 import math
 import os
-import statistics
+import re
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 # --- Model, data, training: what you would lift out ---------------------------------------------
 
@@ -75,6 +72,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tens
     """One update, by the mean squared error of all steps of y, which belong to the last ones of x.
     Returns the error of the last step alone, before the update: what evaluate measures.
     """
+    model.train()
     optimizer.zero_grad()
     prediction, _ = model(x)
     errors = (prediction[:, -y.shape[1] :] - y) ** 2
@@ -84,33 +82,22 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tens
     return errors[:, -1].mean().item()
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator:
-    """Evaluation mode without gradients; then the model is in the mode again that it was in."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
-
-
-def evaluate(model: nn.Module, batches: Iterable) -> float:
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: DataLoader) -> float:
     """Mean squared error of the last step. Batches count by their size, as the last is smaller."""
+    model.eval()
     device, total, count = next(model.parameters()).device, 0.0, 0
-    with evaluating(model):
-        for x, y in batches:
-            prediction, _ = model(x.to(device))
-            total += ((prediction[:, -1] - y[:, -1].to(device)) ** 2).sum().item()
-            count += len(x)
+    for x, y in loader:
+        prediction, _ = model(x.to(device))
+        total += ((prediction[:, -1] - y[:, -1].to(device)) ** 2).sum().item()
+        count += len(x)
     return total / count
 
 
 @dataclass
 class Measurement:
-    """Mean squared errors of the last step, after so many updates. That of training is the mean
-    since the measurement before; at 0 updates both are of the untrained network.
+    """Mean squared errors of the last step after so many updates. That of training is the mean
+    since the measurement before, at 0 updates that of the untrained network.
     """
 
     updates: int
@@ -119,56 +106,49 @@ class Measurement:
 
 
 def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoader, updates: int,
-        every: int, learning_rate: float, max_norm: float, record: Callable[[Measurement], None],
-        stop: int | None = None) -> list[Measurement]:  # fmt: skip
+        every: int, learning_rate: float, max_norm: float, verbose: bool = False,
+        ) -> tuple[list[Measurement], Measurement]:  # fmt: skip
     """Train with Adam for so many updates, in passes over the loader, while the learning rate falls
-    to zero as a cosine. Measure after every so many of them, and keep the weights with the smallest
-    validation error. With stop it ends earlier on the same schedule.
-
-    Returns the measurements, of which the first is of the untrained network, and calls record with
-    each of them. Raises FloatingPointError if one is not finite.
+    to zero as a cosine. Measure before the first and after every so many of them, and keep the
+    weights with the smallest validation error. Returns all measurements, and the one of these
+    weights. Raises FloatingPointError if an error is not finite.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    history, best, total, count = [], copy.deepcopy(model.state_dict()), 0.0, 0
-
-    def measure(k: int, train_mse: float) -> None:
-        row = Measurement(k, train_mse, evaluate(model, validation_loader))
-        if not math.isfinite(row.train_mse + row.validation_mse):
-            raise FloatingPointError(f"{k} updates: error not finite; lower --learning-rate")
-        history.append(row)
-        record(row)
-
-    model.train()
-    measure(0, evaluate(model, itertools.islice(train_loader, every)))
-    last = updates if stop is None else stop
-    passes = itertools.chain.from_iterable(itertools.repeat(train_loader))  # each in a new order
-    for k, (x, y) in enumerate(itertools.islice(passes, last), start=1):
-        total += len(x) * train_step(model, optimizer, x.to(device), y.to(device), max_norm)
-        count += len(x)
-        schedule.step()
-        if k % every == 0 or k == last:
-            measure(k, total / count)
+    if verbose:
+        print(f"{'update':>8}{'training MSE':>15}{'validation MSE':>17}", flush=True)
+    batches = itertools.chain.from_iterable(itertools.repeat(train_loader))  # pass after pass
+    history, best, total, count = [], None, 0.0, 0
+    for k in range(updates + 1):
+        if k > 0:
+            x, y = next(batches)
+            total += len(x) * train_step(model, optimizer, x.to(device), y.to(device), max_norm)
+            count += len(x)
+            schedule.step()
+        if k % every == 0 or k == updates:
+            train_mse = total / count if k > 0 else evaluate(model, train_loader)
+            row = Measurement(k, train_mse, evaluate(model, validation_loader))
+            if not math.isfinite(row.train_mse + row.validation_mse):
+                raise FloatingPointError(f"{k} updates: error not finite; lower --learning-rate")
+            if verbose:
+                print(f"{k:8d}{train_mse:15.4g}{row.validation_mse:17.4g}", flush=True)
+            if best is None or row.validation_mse < best.validation_mse:
+                best, weights = row, copy.deepcopy(model.state_dict())
+            history.append(row)
             total, count = 0.0, 0
-            if history[-1] is best_of(history):
-                best = copy.deepcopy(model.state_dict())
-    model.load_state_dict(best)
-    return history
+    model.load_state_dict(weights)
+    return history, best
 
 
-def best_of(history: list[Measurement]) -> Measurement:
-    """The measurement with the smallest validation error, the first of equal ones."""
-    return min(history, key=lambda each: each.validation_mse)
-
-
+@torch.no_grad()
 def free_running(model: nn.Module, series: torch.Tensor, steps: int) -> torch.Tensor:
     """Continue series (B, T, 1): predict a step, append it, drop the oldest. Returns (B, steps)."""
+    model.eval()
     T = series.shape[1]
-    with evaluating(model):
-        for _ in range(steps):
-            prediction, _ = model(series[:, -T:])
-            series = torch.cat([series, prediction[:, -1:]], dim=1)
+    for _ in range(steps):
+        prediction, _ = model(series[:, -T:])
+        series = torch.cat([series, prediction[:, -1:]], dim=1)
     return series[:, T:, 0]
 
 
@@ -182,15 +162,15 @@ Options = argparse.Namespace
 
 @dataclass
 class Task:
-    """Sets that share no target; errors to compare with, by name; and the validation error below
-    which a network has learned, or None.
+    """Sets that share no target; errors on the test set to compare with, by name; and the
+    validation error below which a network has learned.
     """
 
     train: Dataset
     validation: Dataset
     test: Dataset
     levels: dict[str, float]
-    learned: float | None
+    learned: float
 
 
 def sine_waves(generator: torch.Generator, count: int, length: int, noise: float) -> torch.Tensor:
@@ -200,67 +180,45 @@ def sine_waves(generator: torch.Generator, count: int, length: int, noise: float
     return (clean + noise * torch.randn(count, length, generator=generator))[:, :, None]
 
 
-def sine_task(options: Options, seed: int) -> Task:
+def sine_task(options: Options) -> Task:
     """Next-step prediction on sine waves; learned means 1.5 times the best possible error."""
-    generator, T, noise = torch.Generator().manual_seed(seed), options.seq_len, options.noise
-    count = 128 if options.quick else 1000
-    waves = [sine_waves(generator, n, T + 1, noise) for n in (count, count, 4 * count)]
+    generator, T = torch.Generator().manual_seed(options.seed), options.seq_len
+    waves = [sine_waves(generator, n, T + 1, options.noise) for n in (1000, 1000, 4000)]
     # T values with small noise tell the phase to a variance of 2 noise^2 / T, which moves the next
     # value by the square of its slope, 1/2 on average.
-    best = noise**2 * (1 + 1 / T)
-    levels = {"best possible": best} if T % PERIOD == 0 and 0 < noise < 1 else {}
-    levels["persistence"] = (waves[2][:, -1] - waves[2][:, -2]).square().mean().item()
-    return Task(*map(NextStep, waves), levels, 1.5 * best or 0.001)
+    best = options.noise**2 * (1 + 1 / T)
+    levels = {"persistence": (waves[2][:, -1] - waves[2][:, -2]).square().mean().item()}
+    if T % PERIOD == 0 and 0 < options.noise < 1:
+        levels["best possible"] = best
+    return Task(*map(NextStep, waves), levels, 1.5 * best)
 
 
-def new_network(options: Options, task: Task, seed: int, zero_head: bool = False) -> SequenceModel:
-    """With the first weights of this seed; with zero_head it answers 0 until it is trained."""
-    torch.manual_seed(seed)
-    features = task.train[0][0].shape[-1]
+def new_network(options: Options, features: int = 1) -> SequenceModel:
+    """With the first weights of this seed; on one's own series it answers 0 until it is trained."""
+    torch.manual_seed(options.seed)
     model = SequenceModel(options.cell, features, options.hidden_size, options.layers)
-    if zero_head:
+    if options.data is not None:
         nn.init.zeros_(model.head.weight)
         nn.init.zeros_(model.head.bias)
     return model.to(options.device)
 
 
-def updates_per_epoch(task: Task, options: Options) -> int:
-    """Those of a pass over the training set; of one's own series, over 1000 windows at most."""
-    count = len(task.train)
-    return math.ceil((min(count, 1000) if options.mode == "data" else count) / options.batch_size)
+def shuffled(pairs: Dataset, options: Options) -> DataLoader:
+    """In another random order at each pass, an epoch: all pairs, or 1000 of them."""
+    order = torch.Generator().manual_seed(options.seed)
+    sampler = RandomSampler(pairs, num_samples=min(len(pairs), 1000), generator=order)
+    return DataLoader(pairs, options.batch_size, sampler=sampler)
 
 
-def train(model: nn.Module, task: Task, options: Options, curve: Path) -> list[Measurement]:
-    """fit by the options, and measure after every epoch; print progress and draw the curve."""
-    order, history = torch.Generator().manual_seed(options.seed), []
-    loader = DataLoader(task.train, options.batch_size, shuffle=True, generator=order)
-    epoch = updates_per_epoch(task, options)
-    shown = epoch * math.ceil(options.epochs / 10)
-
-    def record(row: Measurement) -> None:
-        history.append(row)
-        if row.updates % shown == 0 or row.updates == options.epochs * epoch:
-            print(f"{row.updates:8d}{row.train_mse:15.4g}{row.validation_mse:17.4g}", flush=True)
-
-    print(f"{'update':>8}{'training MSE':>15}{'validation MSE':>17}", flush=True)
-    try:
-        return fit(model, loader, DataLoader(task.validation, 256), options.epochs * epoch, epoch,
-                   options.learning_rate, options.clip, record)  # fmt: skip
-    finally:
-        if len(history) > 1:  # a run that is broken off keeps its curve
-            levels = {name: level for name, level in task.levels.items() if "on test" not in name}
-            plot_curve(history, levels, curve)
-
-
-def plot_curve(history: list[Measurement], levels: dict[str, float], path: Path) -> None:
+def plot_curve(history: list[Measurement], best: Measurement, levels: dict[str, float],
+               path: Path) -> None:  # fmt: skip
     """Training and validation error by update, the best measurement, and levels to compare with."""
-    updates, best = [row.updates for row in history], best_of(history)
-    axes = Figure((7.0, 4.0)).subplots()
+    updates, axes = [row.updates for row in history], Figure((7.0, 4.0)).subplots()
     axes.plot(updates, [row.train_mse for row in history], color=BLUE, label="training")
     axes.plot(updates, [row.validation_mse for row in history], color=RED, label="validation")
     axes.plot(best.updates, best.validation_mse, "o", color=RED, label="best: its weights are kept")
-    for (name, level), dashes in zip(levels.items(), ("--", ":")):
-        axes.axhline(level or math.nan, color="black", ls=dashes, lw=1, label=name)  # no log of 0
+    for (name, level), dashes in zip(levels.items(), (":", "--")):
+        axes.axhline(level, color="black", ls=dashes, lw=1, label=name)
     axes.set(xlabel="update", ylabel="mean squared error of the last step", yscale="log")
     axes.legend(ncols=2)
     axes.figure.savefig(path)
@@ -268,15 +226,16 @@ def plot_curve(history: list[Measurement], levels: dict[str, float], path: Path)
 
 def sine_demo(options: Options) -> None:
     """Train one network on the sine waves, print what it reached and draw its forecasts."""
-    task, T = sine_task(options, options.seed), options.seq_len
-    model = new_network(options, task, options.seed)
-    files = str(options.plots_dir / f"{options.cell}_pytorch")
-    train(model, task, options, Path(f"{files}_training_curve.png"))
-    mse, best = evaluate(model, DataLoader(task.test, 256)), task.levels.get("best possible")
-    ratio = f"   {mse / best:.2f} times the best possible" if best else ""
-    print(f"\ntest MSE        {mse:.4g}{ratio}")
+    task, T, K = sine_task(options), options.seq_len, options.epochs
+    model, loader = new_network(options), shuffled(task.train, options)
+    history, best = fit(model, loader, DataLoader(task.validation, 256), K * len(loader),
+                        len(loader), options.learning_rate, options.clip, verbose=True)  # fmt: skip
+    mse = evaluate(model, DataLoader(task.test, 256))
+    print(f"\ntest MSE        {mse:.4g}")
     for name, level in task.levels.items():
-        print(f"{name:16}{level:.4g}")
+        print(f"{name:16}{level:.4g}   the test MSE is {mse / level:.2f} times that")
+    files = options.plots_dir / f"{options.cell}_pytorch"
+    plot_curve(history, best, task.levels, Path(f"{files}_training_curve.png"))
 
     generator = torch.Generator().manual_seed(options.seed + 10**9)  # for a wave that is in no set
     wave = sine_waves(generator, 1, T + 2 * PERIOD, options.noise).to(options.device)
@@ -288,565 +247,360 @@ def sine_demo(options: Options) -> None:
         axes.plot(range(T, T + 2 * PERIOD), forecast.flatten().cpu(), color=RED, label="forecast")
         axes.set(ylabel="value", ylim=(-1.5, 1.7))
     panels[0].set_title("One step ahead: each forecast sees the data before it")
-    panels[1].set_title("Free-running: the first window, then its own forecasts")
-    panels[1].set_xlabel("step")
+    panels[1].set(title="Free-running: the first window, then its own forecasts", xlabel="step")
     panels[0].legend(ncols=2, loc="upper right")
-    panels[0].figure.savefig(f"{files}_forecast.png")
+    axes.figure.savefig(f"{files}_forecast.png")
 
 
 # --- Your own series ----------------------------------------------------------------------------
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class DataError(Exception):
     """A series that cannot be used; the message says what would do."""
 
 
-def is_number(text: str) -> bool:
-    """As 1.5 or -3e2, but not nan, inf or 1_000, which Python's float takes."""
-    with contextlib.suppress(ValueError):
-        return math.isfinite(float(text)) and "_" not in text
-    return False
-
-
-def read_series(path: Path, column: str | None) -> np.ndarray:
+def read_series(path: Path, column: str | None) -> torch.Tensor:
     """The numbers of a text file, one per line, or of a column of a table: by its name in the first
     line, or by its number, from 1, where that line holds numbers. Raises DataError.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"expected a text file in UTF-8, got {error}") from None
-    lines, index = list(io.StringIO(text, newline=None)), 0
-    rows = [(number, [line]) for number, line in enumerate(lines, start=1)]
-    if column is not None:
-        first = lines[:1]
-        try:
-            cells = {sep: len(next(csv.reader(first, delimiter=sep), [])) for sep in ",;\t"}
-            sep = max(cells, key=cells.get)
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
-            rows = [(reader.line_num, cells) for cells in reader]
-        except csv.Error as error:
-            raise DataError(f"expected a table of cells in lines, got: {error}") from None
-    while rows and not "".join(rows[-1][1]).strip():  # blank lines at the end
+        header = text.split("\n")[:1]
+        cells = {sep: len(next(csv.reader(header, delimiter=sep), [])) for sep in ",;\t"}
+        sep = max(cells, key=cells.get)
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
+        rows = [(table.line_num, [cell.strip() for cell in row] or [""]) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"expected lines of text in UTF-8, got {error}") from None
+    while rows and not any(rows[-1][1]):  # blank lines at the end
         rows.pop()
-    names = [name.strip() for name in rows[0][1]] if rows else [""]
+    names, index = ["1"], 0
     if column is not None:
-        if all(map(is_number, names)):  # no header
-            names = [str(number) for number in range(1, len(names) + 1)]
+        names = rows[0][1] if rows else []
+        if all(map(NUMBER.fullmatch, names)):  # no header
+            names = [str(i) for i in range(1, len(names) + 1)]
         else:
             rows = rows[1:]
         if names.count(column) != 1:
             like = [name for name in names if name.lower() == column.lower()] or names
             raise DataError(f"expected one of the columns {', '.join(like):.300}, got {column!r}")
         index = names.index(column)
+    hint = "gaps have to be filled or cut first"
+    if column is None:
+        hint += ", a table needs --column NAME, and a decimal comma has to be a point"
     for line, cells in rows:
         if len(cells) != len(names):
-            raise DataError(f"line {line}: expected {len(names)} cells, got {len(cells)}")
-        cell = cells[index].strip()
-        if not is_number(cell):
-            hint = "; a table needs --column NAME, a decimal comma a point" * (column is None)
-            if cell.lower() in ("", "na", "n/a", "nan", "null", "none"):
-                hint = "; gaps have to be filled or cut first"
-            raise DataError(f"line {line}: expected a number like 1.5, got {cell!r:.40}{hint}")
-    return np.array([float(cells[index]) for _, cells in rows])
+            raise DataError(f"line {line}: expected {len(names)} cells, got {len(cells)} ({hint})")
+        if not NUMBER.fullmatch(cells[index]) or math.isinf(float(cells[index])):
+            got = f"{cells[index]!r:.40} ({hint})"
+            raise DataError(f"line {line}: expected a number like 1.5, got {got}")
+    return torch.tensor([float(cells[index]) for _, cells in rows], dtype=torch.float64)
 
 
-class Forecaster:
-    """next value = last value + unit * (base + share * network), from a window of values: unit is
-    the usual size of a change; base is linear in the changes of the window, its last value and 1;
-    the network sees the changes. With a base of zeros and no network that is persistence.
+def split_series(values: torch.Tensor, W: int) -> tuple[torch.Tensor, ...]:
+    """Windows (n, W + 2, 1) whose last values are the training, the validation and the test part,
+    70, 15 and 15 % of all. Raises DataError where nothing can be learned.
     """
-
-    def __init__(self, values: np.ndarray, window: int) -> None:
-        """Scaled by the root mean square of the changes in these values, and by their mean."""
-        self.window, self.network, self.share = window, None, 1.0
-        self.unit, self.mean = np.sqrt(np.mean(np.diff(values) ** 2)), np.mean(values)
-        self.base = np.zeros(window + 2)
-
-    def features(self, windows: np.ndarray) -> np.ndarray:
-        """Of windows (N, window + 1) of values: changes, last value and 1, (N, window + 2)."""
-        changes, last = np.diff(windows) / self.unit, (windows[:, -1:] - self.mean) / self.unit
-        return np.hstack([changes, last, np.ones_like(last)])
-
-    def fit_base(self, windows: np.ndarray) -> None:
-        """Least squares on windows (N, window + 2), a million of them at most."""
-        if len(windows) > 10**6:
-            windows = windows[np.random.default_rng(0).choice(len(windows), 10**6, replace=False)]
-        x, y = self.features(windows[:, :-1]), (windows[:, -1] - windows[:, -2]) / self.unit
-        self.base, *_ = np.linalg.lstsq(x, y, rcond=None)
-
-    def pairs(self, windows: np.ndarray) -> NextStep:
-        """Windows (N, window + 2) of values as changes, each of which is to predict the next."""
-        changes = torch.tensor(np.diff(windows) / self.unit, dtype=torch.float32)
-        return NextStep(changes[:, :, None])
-
-    def forecast(self, windows: np.ndarray, steps: int) -> np.ndarray:
-        """Continue windows (N, window + 1) of values by (N, steps), free-running."""
-        values = windows
-        for _ in range(steps):
-            features = self.features(values[:, -self.window - 1 :])
-            change = features @ self.base
-            if self.network is not None:
-                x = torch.tensor(features[:, :-2, None], dtype=torch.float32)
-                device = next(self.network.parameters()).device
-                with evaluating(self.network):
-                    parts = [self.network(part.to(device))[0][:, -1, 0] for part in x.split(1024)]
-                change = change + self.share * torch.cat(parts).cpu().numpy()
-            values = np.column_stack([values, values[:, -1] + self.unit * change])
-        return values[:, windows.shape[1] :]
-
-
-def split_series(values: np.ndarray, window: int) -> tuple[list[np.ndarray], dict[str, Forecaster]]:
-    """Windows (N, window + 2) whose last values are the training, validation and test part, 70, 15
-    and 15 %; and the two simple forecasts, which know the training part alone.
-    """
-    count, enough = len(values), math.ceil(10 * (window + 4) / 7)
-    if count < enough:
-        raise DataError(f"expected at least {enough} values for --seq-len {window}, got {count}")
-    ends = count * 70 // 100, count * 85 // 100
-    with np.errstate(over="ignore"):  # which is looked at here
-        simple = {name: Forecaster(values[: ends[0]], window) for name in ("linear", "persistence")}
-        if not 0 < simple["linear"].unit < math.inf:
-            raise DataError("expected numbers that vary, by 1e-150 to 1e150, in the first 70 %")
-        changes = np.abs(np.diff(values))
+    N, needed, changes = len(values), math.ceil(10 * (W + 4) / 7), values.diff().abs()
+    if needed > N:
+        raise DataError(f"expected at least {needed} values for --seq-len {W}, got {N}")
+    if not 1e-150 < changes[W : N * 70 // 100 - 1].max() < 1e150:
+        raise DataError("expected numbers that vary, by 1e-150 to 1e150, in the first 70 %")
     if changes.max() > 1e9 * np.quantile(changes[changes > 0], 0.9):
-        step = np.abs(values - np.median(values)).argmax()
-        raise DataError(f"value {step + 1}: expected the size of the others, got {values[step]:g}")
-    windows = np.lib.stride_tricks.sliding_window_view(values, window + 2)
-    parts = np.split(windows, [end - window - 1 for end in ends])
-    simple["linear"].fit_base(parts[0])
-    return parts, simple
+        i = (values - values.median()).abs().argmax()
+        raise DataError(f"value {i + 1}: expected the size of the others, got {values[i]:g}")
+    windows = values.unfold(0, W + 2, 1)[:, :, None]
+    return windows.tensor_split([N * 70 // 100 - W - 1, N * 85 // 100 - W - 1])
 
 
-def series_task(values: np.ndarray, options: Options, seed: int) -> Task:
-    """Next-step prediction of the changes; as an answer of 0 repeats the last value, a network with
-    a zero head begins as persistence. Of a long validation part 2000 windows are measured.
+class Forecaster(nn.Module):
+    """The next value of a window is its last one, plus the change that a network and that least
+    squares expect, each times its share. With shares of 0 that is persistence.
     """
-    parts, simple = split_series(values, options.seq_len)
-    some = np.sort(np.random.default_rng(seed).permutation(len(parts[1]))[:2000])
-    sets = [simple["linear"].pairs(part) for part in (parts[0], parts[1][some], parts[2])]
-    level = sets[1].sequences[:, -1].square().mean().item()
-    on_test = sets[2].sequences[:, -1].square().mean().item()
-    return Task(*sets, {"persistence, on validation": level, "persistence, on test": on_test}, None)
+
+    def __init__(self, network: nn.Module, window: int) -> None:
+        super().__init__()
+        self.network = network  # both see the changes in the window, in this unit
+        self.linear = nn.Linear(window, 1, dtype=torch.float64)
+        self.register_buffer("unit", torch.ones((), dtype=torch.float64))
+        self.register_buffer("shares", torch.zeros(2, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor, state=None) -> tuple[torch.Tensor, None]:
+        """Windows (N, W + 1, 1) of values in 64 bits: the values that follow, (N, 1, 1)."""
+        changes = x.diff(dim=1) / self.unit  # (N, W, 1)
+        network, _ = self.network(changes.float())
+        linear = self.linear(changes[:, :, 0])
+        change = self.shares[0] * network[:, -1] + self.shares[1] * linear
+        return (x[:, -1] + self.unit * change)[:, None], None
 
 
-def blend(forecasters: dict[str, Forecaster], windows: np.ndarray) -> tuple[Forecaster, dict]:
-    """The mean of forecasts, weighted by 1 / MSE^2 on windows (N, window + 2); and the weights. The
-    first is of a network on persistence, the others have none.
+def fit_forecaster(train: torch.Tensor, validation: torch.Tensor, options: Options,
+                   updates: int = 0) -> tuple:  # fmt: skip
+    """Fit least squares and a network to windows (N, W + 2, 1), to predict each change from those
+    before it: for so many updates, or for the epochs of the options, with progress. Returns the
+    Forecaster and what fit returns.
     """
-    errors = [
-        each.forecast(windows[:, :-1], 1)[:, 0] - windows[:, -1] for each in forecasters.values()
-    ]
-    mse = np.maximum([np.mean(error**2) for error in errors], 1e-99)
-    weights = dict(zip(forecasters, (mse.min() / mse) ** 2 / np.sum((mse.min() / mse) ** 2)))
-    mixed = copy.copy(next(iter(forecasters.values())))
-    mixed.base = sum(weight * forecasters[name].base for name, weight in weights.items())
-    mixed.share = next(iter(weights.values()))
-    return mixed, weights
+    model = Forecaster(new_network(options), train.shape[1] - 2)
+    model.unit = train.diff(dim=1)[:, -1].square().mean().sqrt()
+    train, validation = (part.diff(dim=1) / model.unit for part in (train, validation))
+
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))
+    x = train[order[: 10**6], :, 0]  # more would need more memory
+    x, y = torch.cat([x[:, :-1], torch.ones(len(x), 1)], dim=1), x[:, -1:]
+    solution = torch.linalg.lstsq(x, y, driver="gelsd").solution
+    model.linear.weight.data, model.linear.bias.data = solution[:-1].T, solution[-1]
+
+    loader = shuffled(NextStep(train.float()), options)
+    every = updates or len(loader) * math.ceil(options.epochs / 30)
+    history, best = fit(model.network, loader, DataLoader(NextStep(validation.float()), 256),
+                        updates or options.epochs * len(loader), every, options.learning_rate,
+                        options.clip, verbose=not updates)  # fmt: skip
+    model.network.cpu()
+    return model, history, best
 
 
-def errors_by_distance(forecaster: Forecaster, values: np.ndarray, start: int) -> np.ndarray:
-    """RMSE of forecasts 1, 2, ... steps ahead, up to the window's length, free-running. They begin
-    at every value from start on, or at 2000 of them at random; the larger the distance, the fewer
-    of them end within the series.
+def errors_by_distance(model: Forecaster, values: torch.Tensor) -> np.ndarray:
+    """RMSE 1, 2, ... steps ahead, free-running, from the steps of the test part with enough to come
+    (the last 1000 of them): as many steps ahead as the window has, or half of the part.
     """
-    W, steps = forecaster.window, min(forecaster.window, len(values) - start)
-    begins = start + np.sort(np.random.default_rng(0).permutation(len(values) - start)[:2000])
-    windows = np.lib.stride_tricks.sliding_window_view(values, W + 1)[begins - W - 1]
-    padded = np.concatenate([values, np.full(steps, np.nan)])
-    truth = np.lib.stride_tricks.sliding_window_view(padded, steps)[begins]
-    return np.sqrt(np.nanmean((forecaster.forecast(windows, steps) - truth) ** 2, axis=0))
+    W, count = model.linear.in_features, len(values) - len(values) * 85 // 100
+    steps = min(W, (count + 1) // 2)
+    windows = values.unfold(0, W + 1 + steps, 1)[steps - count - 1 :][-1000:]
+    errors = free_running(model, windows[:, : W + 1, None], steps) - windows[:, W + 1 :]
+    return errors.square().mean(dim=0).sqrt().numpy()
 
 
-def print_distances(rmse: dict[str, np.ndarray], test_part: int, seed: int) -> None:
-    """A table of 1, 2, 4, ... steps and the last, and in words what it says."""
-    (_, errors), *others = rmse.items()
-    last = len(errors)
-    print(f"\n{'steps ahead':>11}" + "".join(f"{name:>15}" for name in rmse) + "   (RMSE)")
-    for h in [h for h in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if h < last] + [last]:
-        print(f"{h:11d}" + "".join(f"{each[h - 1]:15.5g}" for each in rmse.values()))
-    for h in sorted({1, last}):
-        verdict = " and ".join(against(errors[h - 1], other[h - 1], name) for name, other in others)
-        count = f"{min(test_part - h + 1, 2000)} forecasts, seed {seed} alone"
-        print(f"{h} ahead, its error is {verdict} ({count}).")
+def series_demo(values: torch.Tensor, options: Options) -> None:
+    """Forecast one's own series, and say what that is worth and how far ahead."""
+    W, N, files = options.seq_len, len(values), options.plots_dir / options.data.stem
+    train, validation, test = split_series(values, W)
+    model, history, best = fit_forecaster(train, validation[-2000:], options)
+    name, mse, rmse = options.cell.upper(), {}, {}
+    for each, alone in {"persistence": [0, 0], "linear": [0, 1], name: [1, 0]}.items():
+        model.shares[:] = torch.tensor(alone)
+        error = evaluate(model, DataLoader(NextStep(validation[-2000:]), 256))
+        mse[each] = error / model.unit.item() ** 2
+        rmse[each] = errors_by_distance(model, values)
+    inverse = {each: 1 / max(error, 1e-30) ** 2 for each, error in mse.items()}
+    share = {each: part / sum(inverse.values()) for each, part in inverse.items()}
+    model.shares[:] = torch.tensor([share[name], share["linear"]])
+    rmse["blend"] = errors_by_distance(model, values)
+    print_worth(rmse, share, options.seed)
+    level = {"persistence": mse["persistence"]}
+    plot_curve(history, best, level, Path(f"{files}_training_curve.png"))
+
+    # For what comes next, all but the shares is fitted once more, to the whole series.
+    windows = values.unfold(0, W + 2, 1)[:, :, None]
+    whole, _, _ = fit_forecaster(windows, windows[-2000:], options, best.updates or 1)
+    whole.shares[:] = model.shares
+    future = free_running(whole, values[None, -W - 1 :, None], W)[0].numpy()
+    ahead = free_running(model, test[-10 * W :, :-1], 1)[:, 0]
+    plot_series(values, ahead, future, rmse, Path(f"{files}_forecast.png"))
+    table = np.column_stack([np.arange(N + 1, N + W + 1), future])
+    np.savetxt(f"{files}_forecast.csv", table, "%.10g", ",", header="step,forecast", comments="")
+    if options.save is not None:
+        kept = {name: vars(options)[name] for name in ("cell", "hidden_size", "layers", "seq_len")}
+        with options.save.open("wb") as file:
+            torch.save(kept | {"forecaster": whole.state_dict()}, file)
+
+
+def print_worth(rmse: dict[str, np.ndarray], share: dict[str, float], seed: int) -> None:
+    """A table of the errors 1, 2, 4, ... steps ahead, and in words what it says of the blend."""
+    last = len(rmse["blend"])
+    print("\nblend = " + " + ".join(f"{part:.2f} {name}" for name, part in share.items()))
+    print("\nsteps ahead" + "".join(f"{name:>14}" for name in rmse) + "   (RMSE)")
+    for h in sorted({2**n for n in range(10) if 2**n < last} | {last}):
+        print(f"{h:11d}" + "".join(f"{errors[h - 1]:14.5g}" for errors in rmse.values()))
+    for h, name in itertools.product(sorted({1, last}), ("persistence", "linear")):
+        if rmse[name][h - 1] > 0:
+            ratio = rmse["blend"][h - 1] / rmse[name][h - 1]
+            print(
+                f"{h} ahead, the blend's error is {ratio:.2f} times that of {name} (seed {seed})."
+            )
     if rmse["persistence"][0] == 0:
         print("The test part stands still: it tells nothing.")
 
 
-def against(error: float, other: float, name: str) -> str:
-    """An error in words, beside that of another forecast."""
-    if other == 0:
-        return f"{error:.3g}, where {name} makes none"
-    ratio = error / other
-    if abs(ratio - 1) < 0.005:
-        return f"level with {name}"
-    share = f"{abs(ratio - 1):.0%} {'below' if ratio < 1 else 'above'}"
-    return f"{share if ratio < 2 else f'{ratio:.3g} times'} {name}"
-
-
-def series_demo(values: np.ndarray, options: Options) -> None:
-    """Forecast one's own series, and say what that is worth and how far ahead."""
-    W, N, start = options.seq_len, len(values), len(values) * 85 // 100
-    files, name, seed = (
-        str(options.plots_dir / options.data.stem),
-        options.cell.upper(),
-        options.seed,
-    )
-    task, (parts, simple) = series_task(values, options, seed), split_series(values, W)
-    alone = Forecaster(values[: N * 70 // 100], W)
-    alone.network = new_network(options, task, seed, zero_head=True)
-    history = train(alone.network, task, options, Path(f"{files}_training_curve.png"))
-    mixed, weights = blend({name: alone} | simple, parts[1])
-    shares = " + ".join(f"{weight:.2f} {each}" for each, weight in weights.items())
-    print(f"\nThe forecast is {shares},\nweighted by 1 / MSE^2 on the validation part.")
-    rmse = {f"{name} blend": errors_by_distance(mixed, values, start)}
-    rmse |= {each: errors_by_distance(other, values, start) for each, other in simple.items()}
-    print_distances(rmse, N - start, seed)
-    plot_distances(rmse, Path(f"{files}_distance.png"))
-
-    # For what comes next, all is fitted again to the whole series, but for the weights of the blend
-    # and the number of updates.
-    windows = np.lib.stride_tricks.sliding_window_view(values, W + 2)
-    last, best = Forecaster(values, W), best_of(history).updates
-    last.fit_base(windows)
-    last.base, last.share = weights["linear"] * last.base, weights[name]
-    last.network = new_network(options, task, seed, zero_head=True)
-    if best > 0:
-        order, pairs = torch.Generator().manual_seed(seed), last.pairs(windows)
-        loader = DataLoader(pairs, options.batch_size, shuffle=True, generator=order)
-        measured = DataLoader(last.pairs(windows[-2000:]), 1024)  # as nothing is held out
-        fit(last.network, loader, measured, history[-1].updates, best, options.learning_rate,
-            options.clip, lambda row: None, stop=best)  # fmt: skip
-    ahead = mixed.forecast(windows[start - W - 1 :, :-1], 1)[:, 0]
-    future = last.forecast(values[None, -W - 1 :], W)[0]
-    plot_series(values, ahead, future, rmse[f"{name} blend"], Path(f"{files}_forecast.png"))
-    with Path(f"{files}_forecast.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["step", "value", "forecast"])
-        table.writerows(zip(range(start + 1, N + 1), values[start:], ahead))
-        table.writerows((N + h, "", value) for h, value in enumerate(future, start=1))
-    if options.save is not None:
-        kept = {name: getattr(options, name) for name in ("cell", "hidden_size", "layers")}
-        kept |= {name: float(getattr(last, name)) for name in ("unit", "mean", "share")}
-        kept |= {"base": last.base.tolist(), "network": last.network.cpu().state_dict()}
-        with options.save.open("wb") as file:
-            torch.save(kept, file)
-
-
-def plot_distances(rmse: dict[str, np.ndarray], path: Path) -> None:
-    """How the error of each forecast grows with the distance."""
-    axes = Figure((7.0, 4.0)).subplots()
-    for (name, errors), color, line in zip(rmse.items(), (RED, GREY, BLUE), ("o-", "s--", "^:")):
-        axes.plot(range(1, len(errors) + 1), errors, line, color=color, ms=4, label=name)
-    axes.set(xlabel="steps ahead", ylabel="RMSE, in the unit of the series", ylim=0)
-    axes.set_title("How far ahead a forecast is worth anything: the test part")
-    axes.legend()
-    axes.figure.savefig(path)
-
-
-def plot_series(values: np.ndarray, ahead: np.ndarray, future: np.ndarray, rmse: np.ndarray,
-                path: Path) -> None:  # fmt: skip
-    """Of the test part at most 300 steps, one step ahead; below, what comes next and how sure."""
-    N, W, ahead = len(values), len(future), ahead[-300:]
-    above, below = Figure((7.0, 5.4)).subplots(2)
-    for axes, count in ((above, len(ahead)), (below, min(N, 5 * W))):
-        steps = range(N - count + 1, N + 1)
-        axes.plot(steps, values[-count:], ".-", color=GREY, ms=4, lw=0.5, label="data")
-        axes.set(ylabel="value", xlabel="step")
-    above.plot(range(N - len(ahead) + 1, N + 1), ahead, color=RED, label="forecast")
-    above.set_title("The end of the test part, each forecast one step ahead")
-    steps, band = range(N + 1, N + W + 1), np.pad(rmse, (0, W - len(rmse)), "edge")
-    below.plot(steps, future, color=RED, label="forecast, and its RMSE at this distance")
-    below.fill_between(steps, future - band, future + band, color=RED, alpha=0.2, lw=0)
-    below.set_title("What comes next, free-running from the last window")
-    for axes in (above, below):
-        axes.legend(ncols=2)
-    above.figure.savefig(path)
+def plot_series(values: torch.Tensor, ahead: torch.Tensor, future: np.ndarray,
+                rmse: dict[str, np.ndarray], path: Path) -> None:  # fmt: skip
+    """The end of the series, forecast one step ahead; what comes next; the errors by distance."""
+    top, below = Figure((7.0, 6.0)).subplots(2)
+    N, n, W, last = len(values), len(ahead), len(future), len(rmse["blend"])
+    top.plot(range(N - n + 1, N + 1), values[-n:], ".-", color=GREY, ms=4, lw=0.5, label="data")
+    top.plot(range(N - n + 1, N + 1), ahead, color=BLUE, lw=1, label="test part, one step ahead")
+    steps, band = range(N + 1, N + W + 1), np.pad(rmse["blend"], (0, W - last), "edge")
+    top.plot(steps, future, color=RED, label="what comes next; band: RMSE of this distance")
+    top.fill_between(steps, future - band, future + band, color=RED, alpha=0.2, lw=0)
+    top.set(xlabel="step", ylabel="value")
+    forms = ("s--", GREY), ("^:", BLUE), ("x:", PURPLE), ("o-", RED)
+    for (name, errors), (form, color) in zip(rmse.items(), forms):
+        below.plot(range(1, last + 1), errors, form, color=color, ms=4, label=name)
+    below.set(title="How far ahead a forecast is worth anything: the test part", ylim=0)
+    below.set(xlabel="steps ahead", ylabel="RMSE, in the unit of the series")
+    top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
+    below.legend(ncols=2)
+    top.figure.savefig(path)
 
 
 # --- GRU against LSTM ---------------------------------------------------------------------------
 
-SEEDS = 3  # runs of each network at each learning rate
-RATES = (1 / 3, 1, 3)  # times the task's learning rate
-EVERY = 10  # updates between two measurements
-FORGET = "forget bias 1"  # Jozefowicz et al. 2015
 
-
-def adding_task(options: Options, seed: int) -> Task:
+def adding_task(options: Options) -> Task:
     """The adding problem (Hochreiter & Schmidhuber 1997): a step holds a number from U(0, 1) and a
     mark, 1 at one step of either half and 0 elsewhere; the target is the sum of the marked numbers.
     """
-    generator, T = torch.Generator().manual_seed(seed), options.seq_len
-
-    def draw(count: int) -> TensorDataset:
+    generator, T, sets = torch.Generator().manual_seed(options.seed), options.seq_len, []
+    for count in (64 * 1200, 1000, 1000):
         numbers = torch.rand(count, T, generator=generator)
         first = torch.randint(0, T // 2, (count, 1), generator=generator)
         second = torch.randint(T // 2, T, (count, 1), generator=generator)
         marks = torch.zeros(count, T).scatter_(1, torch.cat([first, second], dim=1), 1.0)
-        x, sums = torch.stack([numbers, marks], dim=2), (numbers * marks).sum(dim=1)
-        return TensorDataset(x, sums[:, None, None])
+        sums = (numbers * marks).sum(dim=1)[:, None, None]
+        sets.append(TensorDataset(torch.stack([numbers, marks], dim=2), sums))
+    return Task(*sets, {"always answering 1": 1 / 6}, 0.01)  # the variance of such a sum
 
-    levels = {"always answering 1": 1 / 6}  # the variance of the sum of two such numbers
-    return Task(draw(128 if options.quick else 64 * 1200), draw(1000), draw(1000), levels, 0.01)
+
+def set_forget_bias(model: SequenceModel) -> None:
+    """So that an LSTM begins by keeping (Jozefowicz et al. 2015): to 1, as 0.5 in each of the two
+    biases, which add up. Of the four gates in a bias, the forget gate is the second.
+    """
+    for name, parameter in model.recurrent.named_parameters():
+        if name.startswith("bias"):
+            nn.init.constant_(parameter.chunk(4)[1], 0.5)
 
 
 @dataclass
 class Run:
-    """What one training reached; errors are infinite if it diverged."""
+    """One training of a comparison: how many weights, and the error of the best on the test set."""
 
+    weights: int
     history: list[Measurement]
-    validation_mse: float
+    best: Measurement
     test_mse: float
 
     def updates_to(self, level: float) -> float:
-        """How many updates it took to get below this validation error."""
-        return next((row.updates for row in self.history if row.validation_mse < level), math.inf)
+        """How many updates it took to get below this validation error; infinity for never."""
+        below = (row.updates for row in self.history if row.validation_mse < level)
+        return next(below, math.inf)
 
 
-def set_forget_bias(model: SequenceModel, value: float) -> None:
-    """So that an LSTM begins by keeping. Two biases add up; the forget gate is second of four."""
-    for name, bias in model.recurrent.named_parameters():
-        if name.startswith("bias"):
-            nn.init.constant_(bias.chunk(4)[1], value if name.startswith("bias_ih") else 0.0)
-
-
-def compare(make_task: Callable[[Options, int], Task], options: Options, path: Path) -> None:
-    """Train a GRU and three LSTMs at every learning rate with every seed (--seed 1 has none of the
-    seeds of --seed 0); print a table and draw a figure.
+def compare(make_task: Callable[[Options], Task], options: Options, path: Path) -> None:
+    """Train a GRU and three LSTMs at three learning rates with three seeds; --seed 1 has none of
+    the seeds of --seed 0.
     """
-    seeds = range(SEEDS * options.seed, SEEDS * (options.seed + 1))
-    tasks, H = {seed: make_task(options, seed) for seed in seeds}, options.hidden_size
+    H, rates = options.hidden_size, [factor * options.learning_rate for factor in (1 / 3, 1, 3)]
     fewer = max(1, round(H * math.sqrt(3 / 4)))  # an LSTM has 4 blocks of weights, a GRU 3
-    networks = {f"GRU {H}": ("gru", H), f"LSTM {H}": ("lstm", H)}
-    networks |= {f"LSTM {fewer}, as many weights": ("lstm", fewer)}
-    networks |= {f"LSTM {H}, {FORGET}": ("lstm", H)}
-
-    def build(name: str, seed: int) -> SequenceModel:
-        cell, size = networks[name]
-        sized = Options(**vars(options) | {"cell": cell, "hidden_size": size})
-        model = new_network(sized, tasks[seed], seed, zero_head=tasks[seed].learned is None)
-        if FORGET in name:
-            set_forget_bias(model, 1.0)
-        return model
-
-    plan = list(itertools.product(seeds, RATES, networks))
-    costs, runs = time_updates(build, networks, tasks[seeds[0]], options), {}
-    start = time.perf_counter()
-    try:
-        for done, (seed, factor, name) in enumerate(plan, start=1):
-            rate = factor * options.learning_rate
-            run = train_and_test(build(name, seed), tasks[seed], options, rate, seed)
-            runs.setdefault((name, rate), []).append(run)
-            left = (time.perf_counter() - start) / done * (len(plan) - done)
-            what = f"{name}, rate {rate:.3g}, seed {seed}: validation MSE {run.validation_mse:.3g}"
-            print(f"{done} of {len(plan)}: {what}, about {left:.0f} s left", flush=True)
-    finally:  # a comparison that is broken off still shows what is complete
-        if runs:
-            best = chosen(runs)
-            print_comparison(best, costs, tasks[seeds[0]])
-            plot_comparison(best, tasks[seeds[0]], path)
+    networks = {
+        f"GRU {H}": ("gru", H),
+        f"LSTM {H}": ("lstm", H),
+        f"LSTM {fewer}, as many weights": ("lstm", fewer),
+        f"LSTM {H}, forget bias 1": ("lstm", H),
+    }
+    runs = {name: {rate: [] for rate in rates} for name in networks}
+    for seed in range(3 * options.seed, 3 * options.seed + 3):
+        task = make_task(Options(**vars(options) | {"seed": seed}))
+        for rate, (name, (cell, size)) in itertools.product(rates, networks.items()):
+            own = Options(**vars(options) | {"seed": seed, "cell": cell, "hidden_size": size})
+            model = new_network(own, features=task.train[0][0].shape[1])
+            if "forget bias" in name:
+                set_forget_bias(model)
+            loader = shuffled(task.train, own)
+            history, best = fit(model, loader, DataLoader(task.validation, 256),
+                                own.epochs * len(loader), 10, rate, own.clip)  # fmt: skip
+            weights = sum(parameter.numel() for parameter in model.parameters())
+            test_mse = evaluate(model, DataLoader(task.test, 256))
+            runs[name][rate].append(Run(weights, history, best, test_mse))
+            print(f"seed {seed}, rate {rate:.2g}, {name}: test MSE {test_mse:.3g}", flush=True)
+    show_comparison(runs, task, path)
 
 
-def train_and_test(model, task: Task, options: Options, rate: float, seed: int) -> Run:
-    """All networks see the same batches of a seed in the same order."""
-    order, history = torch.Generator().manual_seed(seed), []
-    loader = DataLoader(task.train, options.batch_size, shuffle=True, generator=order)
-    validation, test = DataLoader(task.validation, 256), DataLoader(task.test, 256)
-    updates = options.epochs * updates_per_epoch(task, options)
-    try:
-        fit(model, loader, validation, updates, EVERY, rate, options.clip, history.append)
-    except FloatingPointError:
-        return Run(history, math.inf, math.inf)
-    return Run(history, best_of(history).validation_mse, evaluate(model, test))
-
-
-def time_updates(build: Callable, networks, task: Task, options: Options) -> dict[str, tuple]:
-    """Of each network how many weights it has, and the milliseconds of an update: medians, the
-    networks taking turns.
-    """
-    models = {name: build(name, SEEDS * options.seed) for name in networks}
-    optimizers = {name: torch.optim.Adam(model.parameters()) for name, model in models.items()}
-    times = {name: [] for name in networks}
-    batch = next(iter(DataLoader(task.train, options.batch_size)))
-    x, y = (part.to(options.device) for part in batch)
-    for name in 20 * list(networks):
-        start = time.perf_counter()
-        for _ in range(5):
-            train_step(models[name], optimizers[name], x, y, options.clip)
-        times[name].append(1000 * (time.perf_counter() - start) / 5)
-    count = {name: sum(each.numel() for each in models[name].parameters()) for name in networks}
-    return {name: (count[name], statistics.median(times[name])) for name in networks}
-
-
-def chosen(runs: dict[tuple[str, float], list[Run]]) -> dict[tuple[str, float], list[Run]]:
-    """Of each network the runs at the learning rate with the smallest median validation error."""
-    best = {}
-    for (name, rate), of_rate in runs.items():
-        median = statistics.median(run.validation_mse for run in of_rate)
-        best[name] = min(best.get(name, (math.inf, rate)), (median, rate))
-    return {(name, rate): runs[name, rate] for name, (_, rate) in best.items()}
-
-
-def print_comparison(best: dict, costs: dict[str, tuple], task: Task) -> None:
-    """A row for each network at its chosen rate; seconds are updates times ms per update."""
-    level = "learned after" if task.learned is None else f"updates to {task.learned:.2g}"
-    print("\nAt the learning rate chosen on validation: median (smallest - largest) of the seeds")
-    print(f"{'network':26}{'weights':>8}{'rate':>8}{level:>24}{'ms':>7}{'s':>8}{'test MSE':>32}")
-    for (name, rate), of_rate in best.items():
-        weights, ms = costs[name]
-        errors = spread([run.test_mse for run in of_rate], ".3g", "diverged")
-        learned, seconds = "-", "-"
-        if task.learned is not None:
-            updates = [run.updates_to(task.learned) for run in of_rate]
-            learned = spread(updates, ".0f", "never")
-            seconds = f"{statistics.median(updates) * ms / 1000:.2f}".replace("inf", "-")
-        print(f"{name:26}{weights:8d}{rate:8.3g}{learned:>24}{ms:7.2f}{seconds:>8}{errors:>32}")
-    for name, value in task.levels.items():
-        print(f"{name}: MSE {value:.4g}")
-
-
-def spread(values: list[float], form: str, infinite: str) -> str:
-    """Median (smallest - largest), with a word for infinity."""
-    three = statistics.median(values), min(values), max(values)
-    texts = [infinite if math.isinf(value) else format(value, form) for value in three]
-    return f"{texts[0]} ({texts[1]} - {texts[2]})"
-
-
-def plot_comparison(best: dict, task: Task, path: Path) -> None:
-    """Validation error by update, each network at its chosen rate: median, range of the seeds."""
+def show_comparison(runs: dict[str, dict[float, list[Run]]], task: Task, path: Path) -> None:
+    """Print and draw each network at the rate with the smallest median of the validation errors."""
     axes = Figure((7.0, 4.8)).subplots()
-    for ((name, rate), of_rate), color in zip(best.items(), (BLUE, RED, PURPLE, GREEN)):
-        histories = [run.history for run in of_rate if run.test_mse < math.inf]
-        if histories:
-            mses = np.array([[row.validation_mse for row in history] for history in histories])
-            updates = [row.updates for row in histories[0]]
-            label = f"{name}, rate {rate:.2g}, median and range of {len(mses)} seeds"
-            axes.fill_between(updates, mses.min(0), mses.max(0), color=color, alpha=0.2, lw=0)
-            axes.plot(updates, np.median(mses, axis=0), color=color, label=label)
-    levels = task.levels | ({"learned": task.learned} if task.learned else {})
-    for (name, level), dashes in zip(levels.items(), ("--", ":", "-.")):
-        axes.axhline(level or math.nan, color="black", ls=dashes, lw=1, label=name)
-    axes.set(xlabel="update", ylabel="validation MSE of the last step", yscale="log")
+    print("\nMedian (smallest - largest) of three seeds, at the rate chosen on validation")
+    print(f"{'network':40}{'weights':>8}{'learned after':>20}{'test MSE':>32}")
+    for (name, by_rate), color in zip(runs.items(), (BLUE, RED, PURPLE, GREEN)):
+        errors = {rate: [run.best.validation_mse for run in by_rate[rate]] for rate in by_rate}
+        rate = min(errors, key=lambda rate: median(errors[rate]))
+        name, chosen = f"{name}, rate {rate:.2g}", by_rate[rate]
+        updates = [row.updates for row in chosen[0].history]
+        mses = np.array([[row.validation_mse for row in run.history] for run in chosen])
+        learned = [run.updates_to(task.learned) for run in chosen]
+        print(f"{name:40}{chosen[0].weights:8d}{spread(learned, '.0f'):>20}", end="")
+        print(f"{spread([run.test_mse for run in chosen], '.3g'):>32}")
+        axes.fill_between(updates, mses.min(axis=0), mses.max(axis=0), color=color, alpha=0.2, lw=0)
+        axes.plot(updates, np.median(mses, axis=0), color=color, label=name)
+    for (name, level), dashes in zip(task.levels.items(), (":", "--")):
+        print(f"{name}: MSE {level:.4g}")
+        axes.axhline(level, color="black", ls=dashes, lw=1, label=name)
+    axes.axhline(task.learned, color="black", ls="-.", lw=1, label="learned")
+    axes.set(title="Median of three seeds, and their range", yscale="log")
+    axes.set(xlabel="update", ylabel="validation MSE of the last step")
     axes.legend(fontsize="small")
     axes.figure.savefig(path)
 
 
+def spread(values: list[float], form: str) -> str:
+    """Median (smallest - largest)."""
+    return f"{median(values):{form}} ({min(values):{form}} - {max(values):{form}})"
+
+
 # --- The command line ---------------------------------------------------------------------------
 
-RANGES = {  # of the options: least, most, meaning
-    "epochs": (1, 1e6, "passes over the training data; of a series, over 1000 windows of it"),
-    "batch_size": (1, 1e5, "sequences in an update"),
-    "hidden_size": (1, 4096, "hidden units"),
-    "layers": (1, 100, "recurrent layers"),
-    "seq_len": (2, 1000, "steps in a sequence"),
-    "learning_rate": (1e-9, 100, "Adam's first rate, which falls to zero"),
-    "clip": (1e-9, math.inf, "largest norm of the gradient; inf: any"),
-    "noise": (0, 100, "standard deviation of the sine waves' noise"),
-    "seed": (0, 1e9, "seed of weights, data and order"),
+OPTIONS = {  # defaults on sine waves, on the adding problem, on one's own series; least, most
+    "epochs": (30, 75, 100, 1, 1e6, "passes over the data, or over 1000 of it at random"),
+    "batch_size": (32, 64, 32, 1, 1e5, "sequences in an update"),
+    "hidden_size": (32, 64, 32, 1, 4096, "hidden units"),
+    "layers": (1, 1, 1, 1, 100, "recurrent layers"),
+    "seq_len": (30, 50, 12, 2, 1000, "steps in a sequence"),
+    "learning_rate": (0.03, 0.01, 0.005, 1e-9, 100, "Adam's first rate, which falls to zero"),
+    "clip": (1.0, 1.0, 1.0, 1e-9, math.inf, "largest norm of the gradient; inf: any"),
+    "noise": (0.05, 0.05, 0.05, 0, 100, "standard deviation of the sine waves' noise"),
+    "seed": (0, 0, 0, 0, 1e9, "seed of weights, data and order"),
 }
-COMMON = {"layers": 1, "clip": 1.0, "seed": 0}
-DEFAULTS = {  # of the options that a mode has
-    "sine": {"epochs": 30, "batch_size": 32, "hidden_size": 32, "seq_len": 30,
-             "learning_rate": 0.03, "noise": 0.05},
-    "adding": {"epochs": 1, "batch_size": 64, "hidden_size": 64, "seq_len": 50,
-               "learning_rate": 0.01},
-    "data": {"epochs": 100, "batch_size": 32, "hidden_size": 32, "seq_len": 12,
-             "learning_rate": 0.005},
-}  # fmt: skip
-
-
-def number(kind: type, least: float, most: float) -> Callable[[str], float]:
-    """An argparse type: a number of this kind and range."""
-
-    def convert(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            if least <= kind(text) <= most:
-                return kind(text)
-        expected = f"expected {kind.__name__} from {least:g} to {most:g}"
-        raise argparse.ArgumentTypeError(f"{expected}, got {text}")
-
-    return convert
-
-
-def device(text: str) -> str:
-    """An argparse type: a device that PyTorch can use here."""
-    try:
-        torch.zeros(1, device=text)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(
-            f"expected cpu, cuda:0 or the like, got {text}: {reason}"
-        ) from None
-    return text
 
 
 def parse_options(argv: list[str] | None) -> Options:
     """Read the options; a wrong one ends the program with status 2 before any work."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.description = __doc__.splitlines()[0]
-    parser.epilog = (
-        "Options and defaults are those of one mode; for another's, name it before --help"
-    )
-    either = parser.add_mutually_exclusive_group()
-    either.add_argument("--task", choices=("sine", "adding"), default="sine", help="what to learn")
-    either.add_argument(
-        "--data", type=Path, help="your own series: one number per line, or a table"
-    )
-    parser.add_argument("--compare", action="store_true", help="GRU against LSTM, 3 seeds, 3 rates")
+    parser.add_argument("--task", choices=("sine", "adding"), default="sine", help="what to learn")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--data", type=Path, help="your own series: one number per line, or a table")
+    mode.add_argument("--compare", action="store_true", help="GRU against LSTM, 3 seeds, 3 rates")
     options, _ = parser.parse_known_args(argv)
-    mode = options.task if options.data is None else "data"
-    if mode == "adding" and not options.compare:
-        parser.error("--task adding: expected --compare beside it")
-    for name, default in (DEFAULTS[mode] | COMMON).items():
-        least, most, text = RANGES[name]
-        kind, text = number(type(default), least, most), f"{text} (default: {default})"
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text)
-    if mode == "data":
-        parser.add_argument("--column", help="of a table: its name, or its number")
-        if not options.compare:
-            parser.add_argument("--save", type=Path, help="file for the weights and what they need")
-    parser.set_defaults(cell="gru", save=None, column=None)
-    if not options.compare:
-        parser.add_argument("--cell", choices=("gru", "lstm"), help="(default: gru)")
+    column = 2 if options.data else 1 if options.task == "adding" else 0
+    for name, (*defaults, _, _, text) in OPTIONS.items():
+        default = defaults[column]
+        flag, text = "--" + name.replace("_", "-"), f"{text} (default: {default})"
+        parser.add_argument(flag, type=type(default), default=default, help=text)
+    parser.add_argument("--cell", choices=("gru", "lstm"), default="gru", help="(default: gru)")
+    parser.add_argument("--column", help="of a table: its name, or its number")
+    parser.add_argument("--save", type=Path, help="file for the forecaster of your series")
     best = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", type=device, default=best, help=f"default: {best}")
+    parser.add_argument("--device", default=best, help=f"cpu, cuda:0 or the like (default: {best})")
     plots = Path(__file__).resolve().parent / "plots"
     parser.add_argument("--plots-dir", type=Path, default=plots, help="folder for the figures")
-    parser.add_argument("--quick", action="store_true", help="a smoke run, drawn in plots/quick")
-    parser.add_argument("-h", "--help", action="help", help="show this")
+    parser.add_argument("-h", "--help", action="help", help="show this, with the mode's defaults")
     options = parser.parse_args(argv)
-    options.mode = mode
-    if options.save is not None and (options.save.is_dir() or not options.save.parent.is_dir()):
-        parser.error(f"--save: expected a file in a folder that exists, got {options.save}")
-    if options.quick:
-        options.epochs, options.plots_dir = min(options.epochs, 2), options.plots_dir / "quick"
+    for name, (*_, least, most, _) in OPTIONS.items():
+        if not least <= (value := getattr(options, name)) <= most:
+            flag = "--" + name.replace("_", "-")
+            parser.error(f"{flag}: expected {least:g} to {most:g}, got {value}")
+    if options.task == "adding" and not options.compare:
+        parser.error("--task adding: expected --compare beside it")
+    if options.data is None and (options.column or options.save):
+        parser.error("--column, --save: expected --data beside it")
     try:
+        torch.zeros(1, device=options.device)
         options.plots_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=options.plots_dir).close()
-        own = glob.escape(options.data.stem) if mode == "data" else f"{options.cell}_pytorch"
-        pattern = f"gru_vs_lstm_{mode}.png" if options.compare and mode != "data" else f"{own}_*"
-        for file in options.plots_dir.glob(pattern):
-            file.open("ab").close()
     except OSError as error:
         parser.error(f"--plots-dir: expected a folder for figures, got {error}")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        parser.error(f"--device: expected cpu, cuda:0 or the like, got {options.device}: {error}")
     return options
-
-
-def run(options: Options) -> None:
-    """What the options ask for."""
-    torch.set_num_threads(1)  # so small a network gains nothing from a second
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the same numbers again on CUDA
-    values = read_series(options.data, options.column) if options.mode == "data" else None
-    if options.compare and options.mode == "data":
-        path = options.plots_dir / f"{options.data.stem}_gru_vs_lstm.png"
-        compare(lambda options, seed: series_task(values, options, seed), options, path)
-    elif options.compare:
-        make_task = sine_task if options.mode == "sine" else adding_task
-        compare(make_task, options, options.plots_dir / f"gru_vs_lstm_{options.mode}.png")
-    elif options.mode == "data":
-        series_demo(values, options)
-    else:
-        sine_demo(options)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -854,9 +608,17 @@ def main(argv: list[str] | None = None) -> None:
     written; 130: Ctrl-C.
     """
     options = parse_options(argv)
+    torch.set_num_threads(1)  # so small a network gains nothing from a second
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the same numbers again on CUDA
     try:
         with style.context(["default", STYLE]):  # whatever the user's own matplotlibrc says
-            run(options)
+            if options.compare:
+                make_task = {"sine": sine_task, "adding": adding_task}[options.task]
+                compare(make_task, options, options.plots_dir / f"gru_vs_lstm_{options.task}.png")
+            elif options.data is not None:
+                series_demo(read_series(options.data, options.column), options)
+            else:
+                sine_demo(options)
     except DataError as error:
         print(f"gru_pytorch.py: error: --data {options.data}: {error}", file=sys.stderr)
         sys.exit(2)
