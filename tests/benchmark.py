@@ -1,9 +1,9 @@
-"""How fast one training step of gru_from_scratch.py is, beside nn.GRU in PyTorch, on one thread.
+"""How long one training step takes: gru_from_scratch.py beside nn.GRU, and nn.GRU beside nn.LSTM.
 
-    python tests/benchmark.py         less than a minute
+    python tests/benchmark.py         a minute
 
-A training step is the forward pass, back-propagation through time, clipping and Adam. Times depend
-on the machine, so this prints them and asserts nothing.
+A training step is the forward pass, back-propagation through time, clipping and Adam, on one
+thread. Times depend on the machine, so this prints them and asserts nothing.
 """
 
 import os
@@ -45,20 +45,20 @@ def numpy_step(H, B, dtype, T=30):
     return lambda: train_step(model, adam, x, target, MAX_NORM)
 
 
-def torch_step(H, B, dtype, T=30):
+def torch_step(H, B, dtype, T=30, cell=torch.nn.GRU):
     """A function that does one training step of nn.GRU and nn.Linear, on the same waves."""
     x, target = waves(T, B, dtype)
     x = torch.tensor(x).transpose(1, 2).contiguous()  # (T, B, 1)
     target = torch.tensor(target).T.contiguous()  # (B, 1)
-    gru = torch.nn.GRU(1, H, dtype=x.dtype)
+    recurrent = cell(1, H, dtype=x.dtype)
     head = torch.nn.Linear(H, 1, dtype=x.dtype)
-    weights = [*gru.parameters(), *head.parameters()]
+    weights = [*recurrent.parameters(), *head.parameters()]
     adam = torch.optim.Adam(weights, LEARNING_RATE)
 
     def step():
         adam.zero_grad()
-        _, h_T = gru(x)
-        loss = torch.nn.functional.mse_loss(head(h_T[0]), target)
+        h, _ = recurrent(x)
+        loss = torch.nn.functional.mse_loss(head(h[-1]), target)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, MAX_NORM)
         adam.step()
@@ -91,12 +91,14 @@ def main():
         ours, theirs = median_times([numpy_step(H, B, dtype), torch_step(H, B, dtype)], seconds=7)
         print(f"{H:6}{B:7}  {dtype}{ours:8.2f}{theirs:10.2f}{theirs / ours:15.2f}", flush=True)
 
-    lengths = [30, 60, 120, 240, 480, 960]
-    print("\nNumPy, hidden 32, batch 1, float64: the time grows with T")
-    print("     T   ms a training step    ms / T")
-    steps = [numpy_step(32, 1, "float64", T) for T in lengths]
-    for T, ms in zip(lengths, median_times(steps, seconds=7, block=3)):
-        print(f"{T:6}{ms:21.2f}{ms / T:10.4f}")
+    print("\nPyTorch, float32: GRU and LSTM")
+    print("hidden  batch    T       GRU      LSTM       GRU/LSTM")
+    for H, B, T in ((32, 32, 30), (64, 64, 50)):  # as in gru_pytorch.py --compare
+        cells = torch.nn.GRU, torch.nn.LSTM
+        gru, lstm = median_times(
+            [torch_step(H, B, "float32", T, cell) for cell in cells], seconds=7
+        )
+        print(f"{H:6}{B:7}{T:5}{gru:10.2f}{lstm:10.2f}{gru / lstm:15.2f}", flush=True)
 
 
 if __name__ == "__main__":
