@@ -321,6 +321,8 @@ def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn)
         "update z: 0 keeps, 1 replaces": (steps, z),
         "reset r: 0 = candidate ignores the old state": (steps, r),
     }
+    styles = [line.get_drawstyle() for axes in panels[1:] for line in axes.lines]
+    assert styles == ["steps-mid", "default", "steps-mid", "steps-mid"]  # stairs around each step
     for axes in panels:  # the bands of the flags go through all of them, and nothing is cut off
         bands = [(bar.get_center()[0], bar.get_height() > 0) for bar in axes.patches]
         assert bands == list(zip(steps, flags))
