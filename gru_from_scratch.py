@@ -25,7 +25,6 @@ W_z, W_r, W_h are (H, F); U_z, U_r, U_h (H, H); b_z, b_r, b_h (H, 1); W_y (O, H)
 """
 
 import argparse
-import contextlib
 import copy
 import functools
 import math
@@ -245,7 +244,9 @@ def sine_waves(rng: np.random.Generator, count: int, length: int, noise: float) 
 
 
 def adding_problem(rng: np.random.Generator, count: int, length: int) -> Batch:
-    """The sum of two numbers, one marked 1 in either half (Hochreiter & Schmidhuber 1997)."""
+    """A step holds a number from U(0, 1) and a mark, 1 at one step of either half and 0 elsewhere;
+    the answer is the sum of the marked numbers (Hochreiter & Schmidhuber 1997).
+    """
     numbers, marks = rng.uniform(0, 1, (length, count)), np.zeros((length, count))
     marks[rng.integers(0, length // 2, count), np.arange(count)] = 1
     marks[rng.integers(length // 2, length, count), np.arange(count)] = 1
@@ -253,7 +254,9 @@ def adding_problem(rng: np.random.Generator, count: int, length: int) -> Batch:
 
 
 def sums_since_flag(rng: np.random.Generator, count: int, length: int) -> Batch:
-    """After each step, the sum of the numbers from the last flag on. The first step has a flag."""
+    """A step holds a number from U(0, 0.3) and a flag, 1 at the first step and at 15 % of the rest.
+    The answers (length, count) are the sums of the numbers from the last flag on, inclusive.
+    """
     numbers, flags = rng.uniform(0, 0.3, (length, count)), rng.random((length, count)) < 0.15
     flags[0], sums = True, numbers.copy()
     for t in range(1, length):
@@ -276,7 +279,9 @@ class History:
 
 
 def train(model: GRU, draw: Callable, options, curve=None, batch_size: int = 32) -> History:
-    """Train on new data at every update, report, and draw a curve: its name, a level, its label."""
+    """Train on new data at every update; Adam's rate falls to zero as a cosine. Reports as it goes,
+    and draws the curve, if that is given: its file, and a level to compare with its label.
+    """
     adam, losses, history, K = Adam(model.parameters), [], History({}, {}, {}), options.updates
     rng = np.random.default_rng([options.seed, 0])
     print(f"{'update':>8}{'training MSE':>15}{'held-out MSE':>15}", flush=True)
@@ -485,20 +490,12 @@ RANGES = {  # of the options: least, most, meaning
     "noise": (0, 100, "standard deviation of the sine waves' noise"),
     "seed": (0, 1e9, "seed of weights and data"),
 }
-SINE = {"updates": 2000, "hidden_size": 32, "seq_len": 30, "learning_rate": 1e-3, "noise": 0.05}
-ADDING = {"updates": 500, "hidden_size": 16, "seq_len": 50, "learning_rate": 0.03}
-RESET = {"updates": 1000, "seq_len": 20, "learning_rate": 0.05}
-# What to run, and the defaults of the options that it has beside those of all.
-TASKS = {"sine": (sine_demo, SINE), "adding": (adding_demo, ADDING), "reset": (reset_demo, RESET)}
-
-
-def number(kind: type, least: float, most: float, text: str) -> float:
-    """text as a number of this kind and range."""
-    with contextlib.suppress(ValueError):
-        if least <= kind(text) <= most:
-            return kind(text)
-    expected = f"expected {kind.__name__} from {least:g} to {most:g}"
-    raise argparse.ArgumentTypeError(f"{expected}, got {text}")
+TASKS = {  # what to run, and the defaults of the options that it has
+    "sine": (sine_demo, dict(updates=2000, hidden_size=32, seq_len=30, learning_rate=1e-3,
+                             noise=0.05)),
+    "adding": (adding_demo, dict(updates=500, hidden_size=16, seq_len=50, learning_rate=0.03)),
+    "reset": (reset_demo, dict(updates=1000, seq_len=20, learning_rate=0.05)),
+}  # fmt: skip
 
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
@@ -508,21 +505,26 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     parser.description = __doc__.splitlines()[0]
     parser.add_argument("--task", choices=TASKS, default="sine", help="for its options, add --help")
     _, defaults = TASKS[parser.parse_known_args(argv)[0].task]
-    for name, default in {**defaults, "clip": 1.0, "seed": 0}.items():
-        least, most, meaning = RANGES[name]
-        kind = functools.partial(number, type(default), least, most)
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=meaning)
+    defaults = {**defaults, "clip": 1.0, "seed": 0}
+    for name, default in defaults.items():
+        flag, (_, _, text) = "--" + name.replace("_", "-"), RANGES[name]
+        parser.add_argument(flag, type=type(default), default=default, help=text)
     plots = Path(__file__).resolve().parent / "plots"
     parser.add_argument("--plots-dir", type=Path, default=plots, help="folder for the figures")
     parser.add_argument("-h", "--help", action="help", help="show this")
     options = parser.parse_args(argv)
+    for name in defaults:
+        (least, most, _), value = RANGES[name], getattr(options, name)
+        if not least <= value <= most:
+            flag = "--" + name.replace("_", "-")
+            parser.error(f"argument {flag}: expected {least:g} to {most:g}, got {value}")
     try:
         options.plots_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=options.plots_dir).close()
         for figure in options.plots_dir.glob("gru_numpy_*.png"):
             figure.open("ab").close()
     except OSError as error:
-        parser.error(f"--plots-dir: expected a folder for figures, got {error}")
+        parser.error(f"argument --plots-dir: expected a folder for figures, got {error}")
     return options
 
 

@@ -612,16 +612,20 @@ def parse_options(argv: list[str] | None) -> Options:
     for name, (*_, least, most, _) in OPTIONS.items():
         if not least <= (value := getattr(options, name, least)) <= most:
             flag = "--" + name.replace("_", "-")
-            parser.error(f"{flag}: expected {least:g} to {most:g}, got {value}")
+            parser.error(f"argument {flag}: expected {least:g} to {most:g}, got {value}")
     if options.save is not None and not options.save.absolute().parent.is_dir():
-        parser.error(f"--save: expected a file in a folder that exists, got {options.save}")
+        parser.error(
+            f"argument --save: expected a file in a folder that exists, got {options.save}"
+        )
     try:
         torch.zeros(1, device=options.device)
         options.plots_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"--plots-dir: expected a folder for figures, got {error}")
+        parser.error(f"argument --plots-dir: expected a folder for figures, got {error}")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        parser.error(f"--device: expected cpu, cuda:0 or the like, got {options.device}: {error}")
+        parser.error(
+            f"argument --device: expected cpu, cuda:0 or the like, got {options.device}: {error}"
+        )
     return options
 
 

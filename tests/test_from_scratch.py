@@ -362,7 +362,6 @@ def test_the_reset_demo_prints_the_error_with_r_held_at_1_the_mean_gates_and_the
 
 # --- The command line ---------------------------------------------------------------------------
 
-
 SMALLEST = {  # options, and the names of the figures
     "--noise 0 --hidden-size 1": {"training_curve", "forecast"},
     "--task adding --hidden-size 1": {"adding_curve", "learning", "memory"},
@@ -394,16 +393,15 @@ def test_help_names_each_option_of_the_task_with_its_default(task, updates, caps
 
 NO_FOLDER = "--plots-dir: expected a folder for figures, got "
 WRONG_OPTIONS = [
-    ("--updates 0", "--updates: expected int from 1 to 1e+07, got 0"),
-    ("--updates 1e3", "--updates: expected int from 1 to 1e+07, got 1e3"),
-    ("--seq-len 2", "--seq-len: expected int from 3 to 1000, got 2"),
-    ("--learning-rate -123456789", "expected float from 1e-09 to 100, got -123456789"),
-    ("--learning-rate nan", "expected float from 1e-09 to 100, got nan"),
-    ("--clip 0", "--clip: expected float from 1e-09 to inf, got 0"),
-    ("--noise inf", "--noise: expected float from 0 to 100, got inf"),
+    ("--updates 0", "argument --updates: expected 1 to 1e+07, got 0"),
+    ("--updates 1e3", "argument --updates: invalid int value: '1e3'"),
+    ("--seq-len 2", "argument --seq-len: expected 3 to 1000, got 2"),
+    ("--learning-rate nan", "argument --learning-rate: expected 1e-09 to 100, got nan"),
+    ("--clip 0", "argument --clip: expected 1e-09 to inf, got 0.0"),
+    ("--noise inf", "argument --noise: expected 0 to 100, got inf"),
     ("--task adding --noise 0.1", "unrecognized arguments: --noise 0.1"),
-    ("--seed -1", "--seed: expected int from 0 to 1e+09, got -1"),
-    ("--task xor", "--task: invalid choice: 'xor' (choose from "),
+    ("--seed -1", "argument --seed: expected 0 to 1e+09, got -1"),
+    ("--task xor", "argument --task: invalid choice: 'xor' (choose from "),
     ("--hidden 3", "unrecognized arguments: --hidden"),  # a later option could change what it means
     ("--plots-dir FILE", NO_FOLDER),
     ("--plots-dir FIGURE_IS_A_FOLDER", NO_FOLDER),
