@@ -354,7 +354,8 @@ def sine_demo(options: argparse.Namespace) -> None:
         axes.plot(range(T, T + 60), np.ravel(predictions), color=RED, label="prediction")
         axes.set(ylabel="value", ylim=(-1.5, 1.7))
     panels[0].set(title="One step ahead: each prediction sees the noisy values before it")
-    panels[1].set(title="Free-running: later on it sees only its own values", xlabel="step")
+    panels[1].set_title("Free-running: after the first window, only its own predictions")
+    panels[1].set_xlabel("step")
     panels[0].legend(ncols=3, loc="upper right")
     panels[0].figure.savefig(options.plots_dir / "gru_numpy_forecast.png")
 
@@ -381,7 +382,7 @@ def adding_demo(options: argparse.Namespace) -> None:
     print_row("mean z, marked steps", mean_z[marked].mean())
     print_row("mean z, other steps", mean_z[~marked].mean())
     answers = model.parameters["W_y"] @ h + model.parameters["b_y"]  # (5), asked after each step
-    plot_memory(x[:, :, 0], answers[:, 0, 0], z[:, :, 0], options.plots_dir)
+    plot_memory(x[:, :, 5], answers[:, 0, 5], z[:, :, 5], options.plots_dir)
 
     print(f"\nupdates   held-out MSE   share of the gradient at h_{len(x)} that reaches h_0")
     axes = Figure((7.0, 4.0)).subplots()

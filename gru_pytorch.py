@@ -557,7 +557,7 @@ def show_comparison(runs: dict[str, dict[float, list[Run]]], task: Task, path: P
     axes.axhline(task.learned, color="black", ls="-.", lw=1, label="learned")
     axes.set(title="Median of three seeds, and their range", yscale="log")
     axes.set(xlabel="update", ylabel="validation MSE of the last step")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", ncols=2, loc="upper right")
     axes.figure.savefig(path)
 
 

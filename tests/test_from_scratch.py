@@ -277,11 +277,11 @@ def test_the_memory_figure_shows_the_answer_after_each_step_and_the_gate_of_ever
     (z, _), marked, steps = gates(model, x), x[:, 1] == 1, np.arange(1, 9)
     assert table(out)["mean z, marked steps"] == pytest.approx(z[marked].mean(), rel=1e-3)
     assert table(out)["mean z, other steps"] == pytest.approx(z[~marked].mean(), rel=1e-3)
-    z, marked, numbers, shown = z[:, 0], marked[:, 0], x[:, 0, 0], curves(top)
+    z, marked, numbers, shown = z[:, 5], marked[:, 5], x[:, 0, 5], curves(top)
     assert shown["numbers"] == (list(steps), list(numbers))
     assert shown["marked"] == (list(steps[marked]), list(numbers[marked]))
     assert shown["sum of the marked"][1] == [numbers[marked].sum()] * 2
-    assert shown["answer after each step"] == (list(steps), answers(model, x[:, :, [0]]))
+    assert shown["answer after each step"] == (list(steps), answers(model, x[:, :, [5]]))
     cells, opening = below.collections[0], z[marked].mean(axis=0) - z[~marked].mean(axis=0)
     assert_same(cells.get_array(), z.T[np.argsort(opening)], 1e-12)
     assert cells.get_clim() == (0, 1)
