@@ -240,7 +240,7 @@ def sine_demo(options: Options) -> None:
     mse = evaluate(model, DataLoader(task.test, 256))
     print(f"\ntest MSE        {mse:.4g}")
     for name, level in task.levels.items():
-        print(f"{name:16}{level:.4g}   the test MSE is {mse / level:.2f} times that")
+        print(f"{name:16}{level:.4g}   test is {mse / level:.2f} times that")
     files = options.plots_dir / f"{options.cell}_pytorch"
     plot_curve(history, best, task.levels, Path(f"{files}_training_curve.png"))
 
@@ -432,12 +432,14 @@ def print_worth(rmse: dict[str, np.ndarray], share: dict[str, float], seed: int)
     print("\nsteps ahead" + "".join(f"{name:>14}" for name in rmse) + "   (RMSE)")
     for h in sorted({2**n for n in range(10) if 2**n < last} | {last}):
         print(f"{h:11d}" + "".join(f"{errors[h - 1]:14.5g}" for errors in rmse.values()))
-    for h, name in itertools.product(sorted({1, last}), ("persistence", "linear")):
-        if rmse[name][h - 1] > 0:
-            ratio = rmse["blend"][h - 1] / rmse[name][h - 1]
-            print(
-                f"{h} ahead, the blend's error is {ratio:.2f} times that of {name} (seed {seed})."
-            )
+
+    def against(name: str, h: int) -> str:
+        error, other = rmse["blend"][h - 1], rmse[name][h - 1]
+        return f"{error / other:.2f} times {name}" if other > 0 else f"beside 0 of {name}"
+
+    for h in sorted({1, last}):
+        words = f"{against('persistence', h)}, {against('linear', h)}"
+        print(f"{h} ahead, the error of the blend is {words} (seed {seed}).")
     if rmse["persistence"][0] == 0:
         print("The test part stands still: it tells nothing.")
 
