@@ -42,7 +42,6 @@ from matplotlib.figure import Figure
 
 Arrays = dict[str, np.ndarray]  # weights, or their gradients, by name
 Step = namedtuple("Step", "x h_prev z r rh h_tilde")  # what backward needs of step t
-Cache = tuple[list[Step], np.ndarray]  # all steps, and h_T
 
 
 @np.errstate(over="ignore")  # exp may overflow to inf: then sigma is 0, which is right
@@ -77,7 +76,7 @@ class GRU:
         for name, shape in self.shapes.items():
             self.parameters[name] = rng.uniform(-limit, limit, shape).astype(dtype)
 
-    def forward(self, inputs, h0: np.ndarray | None = None) -> tuple[np.ndarray, Cache]:
+    def forward(self, inputs, h0: np.ndarray | None = None) -> tuple[np.ndarray, tuple]:
         """Run T steps, (T, F, B) or a list of T arrays (F, B), from the state h0 (H, B) or zero.
         Returns y (O, B), and for backward the steps and h_T.
         """
@@ -94,7 +93,7 @@ class GRU:
         y = p["W_y"] @ h + p["b_y"]  # (5)
         return y, (steps, h)
 
-    def backward(self, dy: np.ndarray, cache: Cache) -> tuple[Arrays, np.ndarray, np.ndarray]:
+    def backward(self, dy: np.ndarray, cache: tuple) -> tuple[Arrays, np.ndarray, np.ndarray]:
         """Back-propagate dy = dL/dy (O, B) through the head and all T steps (Werbos 1990).
 
         dq stands for dL/dq and has the shape of q. These rules give every line:
@@ -139,8 +138,10 @@ class GRU:
             # Back through rh = r * h_prev and (2), r = sigma(a_r):
             dr = drh * h_prev
             da_r = dr * r * (1 - r)  # (13)
-            # One term per use of h_prev: straight in (4), in rh, a_z, a_r; x has three.
-            dh_prev = dh * (1 - z) + drh * r + p["U_z"].T @ da_z + p["U_r"].T @ da_r  # (14)
+            dh_prev = dh * (1 - z)  # (14), the first of four terms: straight through (4)
+            dh_prev += drh * r  # (14), through the candidate
+            dh_prev += p["U_z"].T @ da_z  # (14), through the update gate
+            dh_prev += p["U_r"].T @ da_r  # (14), through the reset gate
             dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
             d["W_z"] += da_z @ x.T  # (16)
             d["W_r"] += da_r @ x.T  # (16)
