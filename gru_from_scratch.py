@@ -17,7 +17,7 @@ A GRU reads a sequence x_1, ..., x_T and keeps a state h_t, of which h_0 is give
 with sigma(a) = 1 / (1 + exp(-a)), `@` the matrix and `*` the element-wise product. Both gates are
 numbers between 0 and 1, one for each unit: z_t says how far the unit moves from its old state to
 the candidate (0 keeps, 1 replaces), r_t how much of the old state the candidate gets to see. While
-z_t is near 0, a unit keeps its state, and the gradient on its way back (14): so a GRU remembers.
+z_t is near 0, a unit keeps its state, and the gradient on its way back: so a GRU remembers.
 
 Shapes: T steps, B sequences side by side (one column each), F = input_size, H = hidden_size,
 O = output_size. x_t is (F, B); z_t, r_t, h_tilde_t and h_t are (H, B); y is (O, B);
@@ -80,7 +80,7 @@ class GRU:
         """Run T steps, (T, F, B) or a list of T arrays (F, B), from the state h0 (H, B) or zero.
         Returns y (O, B), and for backward the steps and h_T.
         """
-        inputs, h = checked(self, inputs, h0)
+        inputs, h = checked(self, inputs, h0)  # (T, F, B) and (H, B)
         p, steps = self.parameters, []
         for x in inputs:
             h_prev = h
@@ -96,26 +96,17 @@ class GRU:
     def backward(self, dy: np.ndarray, cache: tuple) -> tuple[Arrays, np.ndarray, np.ndarray]:
         """Back-propagate dy = dL/dy (O, B) through the head and all T steps (Werbos 1990).
 
-        dq stands for dL/dq and has the shape of q. These rules give every line:
+        dq stands for dL/dq and has the shape of q. A step is undone in the order (4), (3), (2),
+        (1), by these rules (a_z, a_r, a_h are what sigma and tanh act on, rh is r * h_prev):
 
-            a = W @ q + b    dq = W.T @ da,  dW = da @ q.T,  db = sum_b da
+            a = W @ q + b    dq = W.T @ da,  dW = da @ q.T,  db = da, summed over the columns
             s = u * v        du = ds * v,  dv = ds * u
-            s = u + v        du = dv = ds, and for s = u - v, dv = -ds
             s = sigma(a)     da = ds * s * (1 - s)
             s = tanh(a)      da = ds * (1 - s^2)
-            q used several times: dq is the sum of what each use gives, as in (14) to (18)
+            q used several times: dq is the sum of what each use gives. So h_prev, used four
+            times in (1) to (4), gets four terms, and a weight, used at every step, one a step.
 
-        a_z, a_r, a_h are what sigma and tanh act on, rh is r * h_prev, sum_b is over the columns:
-
-            (8)  dW_y = dy @ h_T.T,  db_y = sum_b dy     (9)  dh_T = W_y.T @ dy
-            (10) da_z = dh * (h_tilde - h_prev) * z * (1 - z)
-            (11) da_h = dh * z * (1 - h_tilde^2)         (12) drh = U_h.T @ da_h
-            (13) da_r = drh * h_prev * r * (1 - r)
-            (14) dh_prev = dh * (1 - z) + drh * r + U_z.T @ da_z + U_r.T @ da_r
-            (15) dx = W_z.T @ da_z + W_r.T @ da_r + W_h.T @ da_h
-            (16) dW_g = sum_t da_g @ x.T,  db_g = sum_t sum_b da_g   where g is z, r or h
-            (17) dU_z = sum_t da_z @ h_prev.T,  dU_r = sum_t da_r @ h_prev.T
-            (18) dU_h = sum_t da_h @ rh.T
+        The numbers above (7) are those of the equations in README.md, which each line is.
 
         Returns the gradients by the names of the weights; dL/dx_t as item t - 1 of (T, F, B); and
         dL/dh_t as item t of (T + 1, H, B). Call it before the weights change, as it uses them.
@@ -123,38 +114,44 @@ class GRU:
         p, (steps, h_T) = self.parameters, cache
         dy = as_array("dy", dy, (len(p["b_y"]), h_T.shape[1]), self.dtype)
         d = {name: np.zeros_like(weight) for name, weight in p.items()}
+        # (5)  y = W_y @ h_T + b_y
         d["W_y"] = dy @ h_T.T  # (8)
         d["b_y"] = dy.sum(axis=1, keepdims=True)  # (8)
         dh = p["W_y"].T @ dy  # (9)
         dx_of_steps, dh_of_steps = [], [dh]
         for x, h_prev, z, r, rh, h_tilde in reversed(steps):  # here dh is dL/dh_t
-            # Back through (4), h = (1 - z) * h_prev + z * h_tilde, and (1), z = sigma(a_z):
+            # (4)  h = (1 - z) * h_prev + z * h_tilde
             dz = dh * (h_tilde - h_prev)
-            da_z = dz * z * (1 - z)  # (10)
-            # Back through (4) and (3), h_tilde = tanh(a_h) with a_h = W_h @ x + U_h @ rh + b_h:
             dh_tilde = dh * z
+            dh_prev = dh * (1 - z)  # (14), first term: what is kept
+
+            # (3)  h_tilde = tanh(a_h),  a_h = W_h @ x + U_h @ rh + b_h,  rh = r * h_prev
             da_h = dh_tilde * (1 - h_tilde**2)  # (11)
             drh = p["U_h"].T @ da_h  # (12)
-            # Back through rh = r * h_prev and (2), r = sigma(a_r):
             dr = drh * h_prev
-            da_r = dr * r * (1 - r)  # (13)
-            dh_prev = dh * (1 - z)  # (14), the first of four terms: straight through (4)
-            dh_prev += drh * r  # (14), through the candidate
-            dh_prev += p["U_z"].T @ da_z  # (14), through the update gate
-            dh_prev += p["U_r"].T @ da_r  # (14), through the reset gate
-            dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
-            d["W_z"] += da_z @ x.T  # (16)
-            d["W_r"] += da_r @ x.T  # (16)
+            dh_prev += drh * r  # (14), second term: through the candidate
             d["W_h"] += da_h @ x.T  # (16)
-            d["b_z"] += da_z.sum(axis=1, keepdims=True)  # (16)
-            d["b_r"] += da_r.sum(axis=1, keepdims=True)  # (16)
-            d["b_h"] += da_h.sum(axis=1, keepdims=True)  # (16)
-            d["U_z"] += da_z @ h_prev.T  # (17)
-            d["U_r"] += da_r @ h_prev.T  # (17)
             d["U_h"] += da_h @ rh.T  # (18)
+            d["b_h"] += da_h.sum(axis=1, keepdims=True)  # (16)
+
+            # (2)  r = sigma(a_r),  a_r = W_r @ x + U_r @ h_prev + b_r
+            da_r = dr * r * (1 - r)  # (13)
+            dh_prev += p["U_r"].T @ da_r  # (14), third term: through the reset gate
+            d["W_r"] += da_r @ x.T  # (16)
+            d["U_r"] += da_r @ h_prev.T  # (17)
+            d["b_r"] += da_r.sum(axis=1, keepdims=True)  # (16)
+
+            # (1)  z = sigma(a_z),  a_z = W_z @ x + U_z @ h_prev + b_z
+            da_z = dz * z * (1 - z)  # (10)
+            dh_prev += p["U_z"].T @ da_z  # (14), fourth term: through the update gate
+            d["W_z"] += da_z @ x.T  # (16)
+            d["U_z"] += da_z @ h_prev.T  # (17)
+            d["b_z"] += da_z.sum(axis=1, keepdims=True)  # (16)
+
+            dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
             dx_of_steps.append(dx)
             dh_of_steps.append(dh_prev)
-            dh = dh_prev
+            dh = dh_prev  # of the step before
         return d, np.array(dx_of_steps[::-1]), np.array(dh_of_steps[::-1])
 
 
@@ -171,8 +168,8 @@ def clip_by_norm(gradients: Arrays, max_norm: float) -> Arrays:
 @dataclass
 class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1) on weights by name, which it updates in place. It keeps
-    moving means of each gradient, m, and of its square, v. As m / sqrt(v) is at most about 1, a
-    weight moves by learning_rate at most. Both start at 0, too small at first: (22) corrects it.
+    moving means of each gradient, m, and of its square, v. As m / sqrt(v) is seldom above 1, a
+    weight seldom moves by more than learning_rate. Both start at 0, which (22) corrects.
     """
 
     parameters: Arrays
@@ -182,7 +179,8 @@ class Adam:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        self.m, self.v = dict.fromkeys(self.parameters, 0), dict.fromkeys(self.parameters, 0)
+        self.m = {name: np.zeros_like(theta) for name, theta in self.parameters.items()}
+        self.v = {name: np.zeros_like(theta) for name, theta in self.parameters.items()}
         self.k = 0  # updates so far
 
     def step(self, gradients: Arrays) -> None:

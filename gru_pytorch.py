@@ -302,7 +302,9 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
         hint += ", a table needs --column NAME, and a decimal comma has to be a point"
     for line, cells in rows:
         if len(cells) != len(names):
-            raise DataError(f"line {line}: expected {len(names)} cells, got {len(cells)} ({hint})")
+            raise DataError(
+                f"line {line}: expected {len(names)} cell(s), got {len(cells)} ({hint})"
+            )
         if not NUMBER.fullmatch(cells[index]) or math.isinf(float(cells[index])):
             got = f"{cells[index]!r:.40} ({hint})"
             raise DataError(f"line {line}: expected a number like 1.5, got {got}")
@@ -406,8 +408,6 @@ def series_demo(values: torch.Tensor, options: Options) -> None:
     model.shares[:] = torch.tensor([share[name], share["linear"]])
     rmse["blend"] = errors_by_distance(model, values)
     print_worth(rmse, share, options.seed)
-    level = {"persistence": mse["persistence"]}
-    plot_curve(history, best, level, Path(f"{files}_training_curve.png"))
 
     # For what comes next, all but the shares is fitted once more, to the whole series: nothing is
     # held out, so that the number of updates is that which was best before.
@@ -415,14 +415,16 @@ def series_demo(values: torch.Tensor, options: Options) -> None:
     whole, _, _ = fit_forecaster(windows, windows[-2000:], options, max(1, best.updates))
     whole.shares[:] = model.shares
     future = free_running(whole, values[None, -W - 1 :, None], W)[0].numpy()
-    ahead = free_running(model, test[-10 * W :, :-1], 1)[:, 0]
-    plot_series(values, ahead, future, rmse, Path(f"{files}_forecast.png"))
     table = np.column_stack([np.arange(N + 1, N + W + 1), future])
     np.savetxt(f"{files}_forecast.csv", table, "%.10g", ",", header="step,forecast", comments="")
     if options.save is not None:
         kept = {name: vars(options)[name] for name in ("cell", "hidden_size", "layers", "seq_len")}
         with options.save.open("wb") as file:
             torch.save(kept | {"forecaster": whole.state_dict()}, file)
+    level = {"persistence": mse["persistence"]}
+    plot_curve(history, best, level, Path(f"{files}_training_curve.png"))
+    ahead = free_running(model, test[-10 * W :, :-1], 1)[:, 0]
+    plot_series(values, ahead, future, rmse, Path(f"{files}_forecast.png"))
 
 
 def print_worth(rmse: dict[str, np.ndarray], share: dict[str, float], seed: int) -> None:
@@ -620,7 +622,7 @@ def parse_options(argv: list[str] | None) -> Options:
             f"argument --save: expected a file in a folder that exists, got {options.save}"
         )
     try:
-        torch.zeros(1, device=options.device)
+        torch.zeros(1, device=options.device).item()
         options.plots_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"argument --plots-dir: expected a folder for figures, got {error}")
@@ -648,6 +650,7 @@ def main(argv: list[str] | None = None) -> None:
                 series_demo(read_series(options.data, options.column), options)
             else:
                 sine_demo(options)
+        sys.stdout.flush()  # so that a closed pipe is noticed here
     except DataError as error:
         print(f"gru_pytorch.py: error: --data {options.data}: {error}", file=sys.stderr)
         sys.exit(2)

@@ -49,7 +49,7 @@ def test_the_numbers_of_the_equations_are_1_to_24_and_each_stands_at_a_line_of_t
 @pytest.mark.parametrize("loop", ["for x in inputs:", "for x, h_prev, z, r, rh, h_tilde in"])
 def test_the_loops_on_the_page_are_those_of_the_script(loop):
     (shown,) = [block for block in blocks("python") if block.startswith(loop)]
-    assert textwrap.indent(shown, 8 * " ", lambda line: True) in SCRIPT
+    assert textwrap.indent(shown, 8 * " ") in SCRIPT
 
 
 def test_each_python_block_prints_the_block_below_it():
