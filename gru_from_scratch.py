@@ -72,7 +72,8 @@ class GRU:
             "W_h": (H, F), "U_h": (H, H), "b_h": (H, 1),
             "W_y": (O, H), "b_y": (O, 1),
         }  # fmt: skip
-        rng, limit, self.parameters = np.random.default_rng(seed), 1 / math.sqrt(H), {}
+        rng, limit = np.random.default_rng(seed), 1 / math.sqrt(H)
+        self.parameters = {}
         for name, shape in self.shapes.items():
             self.parameters[name] = rng.uniform(-limit, limit, shape).astype(dtype)
 
@@ -104,9 +105,9 @@ class GRU:
             s = sigma(a)     da = ds * s * (1 - s)
             s = tanh(a)      da = ds * (1 - s^2)
             q used several times: dq is the sum of what each use gives. So h_prev, used four
-            times in (1) to (4), gets four terms, and a weight, used at every step, one a step.
+            times in (1) to (4), gets four terms, and a weight gets one term from every step.
 
-        The numbers above (7) are those of the equations in README.md, which each line is.
+        The numbers (8) to (18) are those of the same equations in README.md.
 
         Returns the gradients by the names of the weights; dL/dx_t as item t - 1 of (T, F, B); and
         dL/dh_t as item t of (T + 1, H, B). Call it before the weights change, as it uses them.
@@ -121,14 +122,14 @@ class GRU:
         dx_of_steps, dh_of_steps = [], [dh]
         for x, h_prev, z, r, rh, h_tilde in reversed(steps):  # here dh is dL/dh_t
             # (4)  h = (1 - z) * h_prev + z * h_tilde
-            dz = dh * (h_tilde - h_prev)
-            dh_tilde = dh * z
+            dz = dh * (h_tilde - h_prev)  # (10)
+            dh_tilde = dh * z  # (10)
             dh_prev = dh * (1 - z)  # (14), first term: what is kept
 
             # (3)  h_tilde = tanh(a_h),  a_h = W_h @ x + U_h @ rh + b_h,  rh = r * h_prev
             da_h = dh_tilde * (1 - h_tilde**2)  # (11)
             drh = p["U_h"].T @ da_h  # (12)
-            dr = drh * h_prev
+            dr = drh * h_prev  # (12)
             dh_prev += drh * r  # (14), second term: through the candidate
             d["W_h"] += da_h @ x.T  # (16)
             d["U_h"] += da_h @ rh.T  # (18)
@@ -142,7 +143,7 @@ class GRU:
             d["b_r"] += da_r.sum(axis=1, keepdims=True)  # (16)
 
             # (1)  z = sigma(a_z),  a_z = W_z @ x + U_z @ h_prev + b_z
-            da_z = dz * z * (1 - z)  # (10)
+            da_z = dz * z * (1 - z)  # (13)
             dh_prev += p["U_z"].T @ da_z  # (14), fourth term: through the update gate
             d["W_z"] += da_z @ x.T  # (16)
             d["U_z"] += da_z @ h_prev.T  # (17)
@@ -151,7 +152,7 @@ class GRU:
             dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
             dx_of_steps.append(dx)
             dh_of_steps.append(dh_prev)
-            dh = dh_prev  # of the step before
+            dh = dh_prev
         return d, np.array(dx_of_steps[::-1]), np.array(dh_of_steps[::-1])
 
 

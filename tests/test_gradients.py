@@ -213,7 +213,7 @@ MISTAKES = {  # a snippet, what replaces it, and the weights whose gradients mus
     ),
     "z for 1 - z in (14)": (" dh_prev = dh * (1 - z)  ", " dh_prev = dh * z  ", RECURRENT),
     "no path through r in (14)": ('dh_prev += p["U_r"].T @ da_r', "", RECURRENT),
-    "no slope of sigma in (10)": ("da_z = dz * z * (1 - z)", "da_z = dz", RECURRENT),
+    "no slope of sigma in (13)": ("da_z = dz * z * (1 - z)", "da_z = dz", RECURRENT),
     "rh for h_{t-1} in (17)": ('["U_r"] += da_r @ h_prev.T', '["U_r"] += da_r @ rh.T', {"U_r"}),
     "h_{t-1} for rh in (18)": ('["U_h"] += da_h @ rh.T', '["U_h"] += da_h @ h_prev.T', {"U_h"}),
     "a bias of one sequence": ('["b_h"] += da_h', '["b_h"] += da_h[:, :1]', {"b_h"}),
