@@ -67,18 +67,25 @@ class NextStep(Dataset):
         return self.sequences[i, :-1], self.sequences[i, 1:]
 
 
+def squared_errors(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Of the predictions for y (B, S, 1), the targets of the last S steps of x: on sine waves there
+    are targets for all steps, in the adding problem for the last.
+    """
+    prediction, _ = model(x)
+    prediction = prediction[:, -y.shape[1] :]
+    if prediction.shape != y.shape:  # they would broadcast
+        raise ValueError(f"y: expected shape {tuple(prediction.shape)}, got {tuple(y.shape)}")
+    return (prediction - y) ** 2
+
+
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor,
                y: torch.Tensor, max_norm: float) -> float:  # fmt: skip
-    """One update, by the mean squared error of all steps of y (B, S, 1), which belong to the last S
-    of x: on sine waves all, in the adding problem one. Returns the error of the last step before
-    the update, which is what evaluate measures.
+    """One update, by the mean squared error of all steps. Returns that of the last step alone,
+    before the update, which is what evaluate measures.
     """
     model.train()
     optimizer.zero_grad()
-    prediction = model(x)[0][:, -y.shape[1] :]
-    if prediction.shape != y.shape:  # they would broadcast
-        raise ValueError(f"y: expected shape {tuple(prediction.shape)}, got {tuple(y.shape)}")
-    errors = (prediction - y) ** 2
+    errors = squared_errors(model, x, y)
     errors.mean().backward()
     nn.utils.clip_grad_norm_(model.parameters(), max_norm)  # after backward, before step
     optimizer.step()
@@ -91,8 +98,7 @@ def evaluate(model: nn.Module, loader: DataLoader) -> float:
     model.eval()
     device, total, count = next(model.parameters()).device, 0.0, 0
     for x, y in loader:
-        prediction, _ = model(x.to(device))
-        total += ((prediction[:, -1] - y[:, -1].to(device)) ** 2).sum().item()
+        total += squared_errors(model, x.to(device), y.to(device))[:, -1].sum().item()
         count += len(x)
     return total / count
 
@@ -120,30 +126,31 @@ def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoade
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
 
+    def measured(k: int, train_mse: float) -> Measurement:
+        row = Measurement(k, train_mse, evaluate(model, validation_loader))
+        if not math.isfinite(row.train_mse + row.validation_mse):
+            raise FloatingPointError(f"{k} updates: error not finite; lower --learning-rate")
+        if verbose:
+            print(f"{k:8d}{train_mse:15.4g}{row.validation_mse:17.4g}", flush=True)
+        return row
+
     def passes() -> Iterator:
         while True:
             yield from train_loader
 
-    batches, history, best, total, count = passes(), [], None, 0.0, 0
     if verbose:
         print(f"{'update':>8}{'training MSE':>15}{'validation MSE':>17}", flush=True)
-    for k in range(updates + 1):
-        if k > 0:  # before the first update the untrained network is measured
-            x, y = next(batches)
-            total += len(x) * train_step(model, optimizer, x.to(device), y.to(device), max_norm)
-            count += len(x)
-            schedule.step()
+    history, total, count = [measured(0, evaluate(model, train_loader))], 0.0, 0
+    best, weights = history[0], copy.deepcopy(model.state_dict())
+    for k, (x, y) in zip(range(1, updates + 1), passes()):
+        total += len(x) * train_step(model, optimizer, x.to(device), y.to(device), max_norm)
+        count += len(x)
+        schedule.step()
         if k % every == 0 or k == updates:
-            train_mse = total / count if k > 0 else evaluate(model, train_loader)
-            row = Measurement(k, train_mse, evaluate(model, validation_loader))
-            if not math.isfinite(row.train_mse + row.validation_mse):
-                raise FloatingPointError(f"{k} updates: error not finite; lower --learning-rate")
-            if verbose:
-                print(f"{k:8d}{train_mse:15.4g}{row.validation_mse:17.4g}", flush=True)
-            if best is None or row.validation_mse < best.validation_mse:
-                best, weights = row, copy.deepcopy(model.state_dict())
-            history.append(row)
+            history.append(measured(k, total / count))
             total, count = 0.0, 0
+            if history[-1].validation_mse < best.validation_mse:
+                best, weights = history[-1], copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
     return history, best
 
@@ -197,7 +204,8 @@ def sine_task(options: Options) -> Task:
     levels = {"persistence": (waves[2][:, -1] - waves[2][:, -2]).square().mean().item()}
     if T % PERIOD == 0 and 0 < options.noise < 1:
         levels["best possible"] = best_possible
-    return Task(*map(NextStep, waves), levels, 1.5 * best_possible or 0.001)
+    learned = 1.5 * best_possible if options.noise > 0 else 0.001  # nothing gets below 0
+    return Task(*map(NextStep, waves), levels, learned)
 
 
 def new_network(options: Options, features: int = 1) -> SequenceModel:
@@ -335,7 +343,8 @@ def split_series(values: torch.Tensor, W: int) -> list[torch.Tensor]:
 
 class Forecaster(nn.Module):
     """The next value of a window is its last one, plus the change that a network and that least
-    squares expect, each times its share. With shares of 0 that is persistence.
+    squares expect, each times its share. The rest is the share of persistence, which expects none.
+    README.md shows how to load one that was saved.
     """
 
     def __init__(self, network: nn.Module, window: int) -> None:
@@ -362,18 +371,19 @@ def fit_forecaster(train: torch.Tensor, validation: torch.Tensor, options: Optio
     """
     model = Forecaster(new_network(options), train.shape[1] - 2)
     model.unit = train.diff(dim=1)[:, -1].square().mean().sqrt()
-    train, validation = (part.diff(dim=1) / model.unit for part in (train, validation))
+    train, validation = (part.diff(dim=1) / model.unit for part in (train, validation))  # changes
 
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))
-    x = train[order[: 10**6], :, 0]  # more would need more memory
-    x, y = torch.cat([x[:, :-1], torch.ones(len(x), 1)], dim=1), x[:, -1:]
-    solution = torch.linalg.lstsq(x, y, driver="gelsd").solution
+    some = train[order[: 10**6], :, 0]  # more would need more memory
+    inputs = torch.cat([some[:, :-1], torch.ones(len(some), 1)], dim=1)
+    solution = torch.linalg.lstsq(inputs, some[:, -1:], driver="gelsd").solution
     model.linear.weight.data, model.linear.bias.data = solution[:-1].T, solution[-1]
 
     loader = shuffled(NextStep(train.float()), options)
-    verbose, every = updates is None, updates
+    every, verbose = updates, False
     if updates is None:
         updates, every = options.epochs * len(loader), math.ceil(options.epochs / 30) * len(loader)
+        verbose = True
     history, best = fit(model.network, loader, DataLoader(NextStep(validation.float()), 256),
                         updates, every, options.learning_rate, options.clip, verbose)  # fmt: skip
     model.network.cpu()
@@ -395,11 +405,13 @@ def series_demo(values: torch.Tensor, options: Options) -> None:
     """Forecast one's own series, and say what that is worth and how far ahead."""
     W, N, files = options.seq_len, len(values), options.plots_dir / options.data.stem
     train, validation, test = split_series(values, W)
-    model, history, best = fit_forecaster(train, validation[-2000:], options)
+    validation = validation[-2000:]
+    model, history, best = fit_forecaster(train, validation, options)
+    measured = DataLoader(TensorDataset(validation[:, :-1], validation[:, -1:]), 256)
     name, mse, rmse = options.cell.upper(), {}, {}
     for each, alone in {"persistence": [0, 0], "linear": [0, 1], name: [1, 0]}.items():
         model.shares[:] = torch.tensor(alone)
-        error = evaluate(model, DataLoader(NextStep(validation[-2000:]), 256))
+        error = evaluate(model, measured)
         mse[each] = error / model.unit.item() ** 2
         rmse[each] = errors_by_distance(model, values)
     # On public series 1 / MSE^2 did better than 1 / MSE, and than the best of the three alone.
@@ -453,9 +465,9 @@ def plot_series(values: torch.Tensor, ahead: torch.Tensor, future: np.ndarray,
     N, n, W, last = len(values), len(ahead), len(future), len(rmse["blend"])
     top.plot(range(N - n + 1, N + 1), values[-n:], ".-", color=GREY, ms=4, lw=0.5, label="data")
     top.plot(range(N - n + 1, N + 1), ahead, color=BLUE, lw=1, label="test part, one step ahead")
-    steps, band = range(N + 1, N + W + 1), np.pad(rmse["blend"], (0, W - last), "edge")
+    steps, known, band = range(N + 1, N + W + 1), future[:last], rmse["blend"]
     top.plot(steps, future, color=RED, label="what comes next; band: RMSE of this distance")
-    top.fill_between(steps, future - band, future + band, color=RED, alpha=0.2, lw=0)
+    top.fill_between(steps[:last], known - band, known + band, color=RED, alpha=0.2, lw=0)
     top.set(xlabel="step", ylabel="value")
     forms = ("s--", GREY), ("^:", BLUE), ("x:", PURPLE), ("o-", RED)
     for (name, errors), (form, color) in zip(rmse.items(), forms):
