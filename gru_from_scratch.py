@@ -409,7 +409,7 @@ def plot_memory(x: np.ndarray, answers: np.ndarray, z: np.ndarray, folder: Path)
     top.plot(t[marked], numbers[marked], "o", color=ORANGE, label="marked")
     top.axhline(numbers[marked].sum(), color="black", ls=":", label="sum of the marked")
     top.step(t, answers, where="mid", color=BLUE, label="answer after each step")
-    top.set(title="The answer jumps at a mark and stays in between", ylabel="value", ylim=(-0.1, 3))
+    top.set(title="The answer jumps at a mark and stays in between", ylabel="value", ylim=(-0.1, 2.6))
     top.legend(ncols=2, loc="upper left")
     order = np.argsort(z[marked].mean(axis=0) - z[~marked].mean(axis=0))  # open at marks: on top
     image = below.pcolormesh(t, np.arange(1, len(order) + 1), z.T[order], vmin=0, vmax=1)
