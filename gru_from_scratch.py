@@ -28,6 +28,8 @@ import argparse
 import copy
 import functools
 import math
+import os
+import sys
 import tempfile
 from collections import namedtuple
 from collections.abc import Callable
@@ -54,8 +56,7 @@ class GRU:
     """A GRU with an affine head on its last state: many-to-one regression.
 
     The cell of Chung et al. 2014 (arXiv 1412.3555). torch.nn.GRU is another: its z is our 1 - z and
-    its r acts after the product with U_h, so that weights cannot be carried across (README.md). In
-    the code, x is x_t, h_prev is h_{t-1}, and so on.
+    its r acts after the product with U_h (README.md). In the code x is x_t, h_prev is h_{t-1}.
     """
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int, seed=0, dtype=float):
@@ -409,7 +410,9 @@ def plot_memory(x: np.ndarray, answers: np.ndarray, z: np.ndarray, folder: Path)
     top.plot(t[marked], numbers[marked], "o", color=ORANGE, label="marked")
     top.axhline(numbers[marked].sum(), color="black", ls=":", label="sum of the marked")
     top.step(t, answers, where="mid", color=BLUE, label="answer after each step")
-    top.set(title="The answer jumps at a mark and stays in between", ylabel="value", ylim=(-0.1, 2.6))
+    top.set(
+        title="The answer jumps at a mark and stays in between", ylabel="value", ylim=(-0.1, 2.6)
+    )
     top.legend(ncols=2, loc="upper left")
     order = np.argsort(z[marked].mean(axis=0) - z[~marked].mean(axis=0))  # open at marks: on top
     image = below.pcolormesh(t, np.arange(1, len(order) + 1), z.T[order], vmin=0, vmax=1)
@@ -536,6 +539,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with style.context(["default", STYLE]):  # whatever the user's own matplotlibrc says
             demo(options)
+        sys.stdout.flush()  # so that a closed pipe is noticed here
+    except BrokenPipeError:  # as of | head, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

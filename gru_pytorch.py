@@ -22,6 +22,7 @@ import math
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,9 +306,9 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
             like = [name for name in names if name.lower() == column.lower()] or names
             raise DataError(f"expected one of the columns {', '.join(like):.300}, got {column!r}")
         index = names.index(column)
-    hint = "gaps have to be filled or cut first"
+    hint = "gaps have to be filled or cut first, decimal commas to be points"
     if column is None:
-        hint += ", a table needs --column NAME, and a decimal comma has to be a point"
+        hint += ", a table needs --column NAME"
     for line, cells in rows:
         if len(cells) != len(names):
             raise DataError(
@@ -424,11 +425,11 @@ def series_demo(values: torch.Tensor, options: Options) -> None:
     # For what comes next, all but the shares is fitted once more, to the whole series: nothing is
     # held out, so that the number of updates is that which was best before.
     windows = windows_of(values, W + 2)
-    whole, _, _ = fit_forecaster(windows, windows[-2000:], options, max(1, best.updates))
+    whole, _, _ = fit_forecaster(windows, windows[-2000:], options, best.updates)
     whole.shares[:] = model.shares
     future = free_running(whole, values[None, -W - 1 :, None], W)[0].numpy()
     table = np.column_stack([np.arange(N + 1, N + W + 1), future])
-    np.savetxt(f"{files}_forecast.csv", table, "%.10g", ",", header="step,forecast", comments="")
+    np.savetxt(f"{files}_forecast.csv", table, "%.17g", ",", header="step,forecast", comments="")
     if options.save is not None:
         kept = {name: vars(options)[name] for name in ("cell", "hidden_size", "layers", "seq_len")}
         with options.save.open("wb") as file:
@@ -612,7 +613,7 @@ def parse_options(argv: list[str] | None) -> Options:
     if options.compare is None:
         parser.add_argument("--cell", choices=("gru", "lstm"), help="(default: gru)")
     if options.data is not None:
-        parser.add_argument("--column", help="of a table: its name, or its number")
+        parser.add_argument("--column", help="of a table: its name, or its number if it has none")
         parser.add_argument("--save", type=Path, help="file for what forecasts your series")
     mode = 2 if options.data else 1 if options.compare == "adding" else 0
     for name, (*defaults, _, _, text) in OPTIONS.items():
@@ -629,13 +630,15 @@ def parse_options(argv: list[str] | None) -> Options:
         if not least <= (value := getattr(options, name, least)) <= most:
             flag = "--" + name.replace("_", "-")
             parser.error(f"argument {flag}: expected {least:g} to {most:g}, got {value}")
-    if options.save is not None and not options.save.absolute().parent.is_dir():
-        parser.error(
-            f"argument --save: expected a file in a folder that exists, got {options.save}"
-        )
+    save = options.save
+    if save is not None and (save.is_dir() or not save.absolute().parent.is_dir()):
+        parser.error(f"argument --save: expected a file in a folder that exists, got {save}")
+    if save is not None and save.resolve() == options.data.resolve():
+        parser.error(f"argument --save: expected another file than --data, got {save}")
     try:
         torch.zeros(1, device=options.device).item()
         options.plots_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.plots_dir).close()
     except OSError as error:
         parser.error(f"argument --plots-dir: expected a folder for figures, got {error}")
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -248,7 +248,7 @@ def test_what_is_printed_drawn_and_saved_of_ones_own_series_agrees(own, tmp_path
         edges = {y for x, y in band if x == step}
         assert [min(edges), max(edges)] == pytest.approx([forecast - error, forecast + error])
     lines = (tmp_path / "mine_forecast.csv").read_text().splitlines()
-    assert lines == ["step,forecast", *(f"{i},{value:.10g}" for i, value in zip(steps, future))]
+    assert lines == ["step,forecast", *(f"{i},{value:.17g}" for i, value in zip(steps, future))]
 
 
 def test_a_forecast_does_not_depend_on_the_unit_of_the_series(run, drawn, tmp_path):
@@ -259,6 +259,16 @@ def test_a_forecast_does_not_depend_on_the_unit_of_the_series(run, drawn, tmp_pa
         told.append(re.findall("blend = .*|error of the blend .*", out))
         ahead.append(float((tmp_path / "mine_forecast.csv").read_text().split(",")[-1]) / unit)
     assert told[0] == told[1] == told[2] and ahead == pytest.approx(3 * ahead[:1], rel=1e-5)
+
+
+def test_where_no_update_was_best_the_network_of_the_whole_series_has_none(
+    run, drawn, fits, tmp_path
+):
+    """As after an outlier, beside which all changes are small."""
+    np.savetxt(tmp_path / "mine", [*WAVE[:40], 1e6, *WAVE[41:]])
+    run(f"--data {tmp_path / 'mine'} --epochs 4")
+    forecast = np.loadtxt(tmp_path / "mine_forecast.csv", delimiter=",", skiprows=1)[:, 1]
+    assert fits[1][3] == 0 and np.all(np.abs(forecast - WAVE[-1]) < 3)
 
 
 @pytest.mark.filterwarnings("error")
@@ -400,8 +410,9 @@ def test_ctrl_c_ends_it_without_a_word(run, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end in another way there")
-def test_a_reader_that_has_enough_is_no_error(tmp_path):
-    command = [sys.executable, ROOT / "gru_pytorch.py", "--plots-dir", tmp_path]
+@pytest.mark.parametrize("script", ["gru_pytorch.py", "gru_from_scratch.py"])
+def test_a_reader_that_has_enough_is_no_error(script, tmp_path):
+    command = [sys.executable, ROOT / script, "--plots-dir", tmp_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         child.stdout.close()
         assert (child.stderr.read(), child.wait()) == (b"", 0)
@@ -422,28 +433,29 @@ def test_wrong_options_and_bad_data_end_with_a_line_before_any_work(run, tmp_pat
     monkeypatch.chdir(tmp_path)
     for work in ("sine_task", "adding_task", "fit"):
         monkeypatch.setattr(gp, work, None)  # to call it is another error
-    number, gap = "expected a number like 1.5, got", "(gaps have to be filled or cut first"
+    number, gap = "expected a number like 1.5, got", "(gaps have to be filled or cut first, decimal"
     for command, content, message in (
         ("--epochs 0", "", "--epochs: expected 1 to 1e+06, got 0"),
         ("--learning-rate 1e38", "", "--learning-rate: expected 1e-09 to 100, got 1e+38"),
         ("--compare --cell lstm", "", "unrecognized arguments: --cell lstm"),
+        ("--data x --save x", "", "--save: expected another file than --data, got x"),
         ("--data x --save no/such", "", "--save: expected a file in a folder that exists, got no"),
         ("--device tpu", "", "--device: expected cpu, cuda:0 or the like, got tpu"),
         ("--hidden 3", "", "unrecognized arguments: --hidden 3"),  # a later option may begin so
         ("--plots-dir FILE", "", "--plots-dir: expected a folder for figures, got "),
-        ("--data FILE", "1\n\n3", f"line 2: {number} '' {gap}, a table needs --column NAME, "),
+        ("--data FILE", "1\n\n3", f"line 2: {number} '' {gap} commas to be points, a table"),
         ("--data FILE", "1\n1e999", f"line 2: {number} '1e999'"),
         ("--data FILE", "1\n1_000", f"line 2: {number} '1_000'"),
         ("--data FILE", "\xff", "expected lines of text in UTF-8, got 'utf-8' codec"),
         ("--data FILE", 22 * "1\n", "expected at least 23 values for --seq-len 12, got 22"),
         ("--data FILE", 99 * "7.3\n", "expected numbers that vary"),
         ("--data FILE", 90 * "1\n2\n" + "1e20", "value 181: expected the size of the others, got"),
-        ("--data FILE --column b", "a,b\n1,2\n2,NA", f"line 3: {number} 'NA' {gap})"),
-        ("--data FILE --column 2", "2020,7\n1,2,3", f"line 2: expected 2 cell(s), got 3 {gap})"),
+        ("--data FILE --column b", "a,b\n1,2\n2,NA", f"line 3: {number} 'NA' {gap}"),
+        ("--data FILE --column 2", "2020,7\n1,2,3", f"line 2: expected 2 cell(s), got 3 {gap}"),
         ("--data FILE --column 2", "May,7,2\n1,2,3", "line 1: expected names, or numbers alone, "),
         ("--data FILE --column b", "a,B\n1,2", "expected one of the columns B, got 'b'"),
         ("--data FILE --column b", "b,b\n1,2", "expected one of the columns b, b, got 'b'"),
-        ("--data FILE --column b", "a,b\n1,2\n1,2,3", f"line 3: expected 2 cell(s), got 3 {gap})"),
+        ("--data FILE --column b", "a,b\n1,2\n1,2,3", f"line 3: expected 2 cell(s), got 3 {gap}"),
         ("--data FILE --column b", 'b\n"2\n3', "expected lines of text in UTF-8, got unexpected"),
     ):
         (tmp_path / "FILE").write_text(content, encoding="latin-1")
