@@ -82,7 +82,7 @@ class GRU:
         """Run T steps, (T, F, B) or a list of T arrays (F, B), from the state h0 (H, B) or zero.
         Returns y (O, B), and for backward the steps and h_T.
         """
-        inputs, h = checked(self, inputs, h0)  # (T, F, B) and (H, B)
+        inputs, h = checked(self, inputs, h0)  # T times (F, B), and (H, B)
         p, steps = self.parameters, []
         for x in inputs:
             h_prev = h
@@ -218,15 +218,18 @@ def as_array(name: str, value, shape: tuple, dtype: np.dtype) -> np.ndarray:
     return array
 
 
-def checked(model: GRU, inputs, h0: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """inputs, and the state before them, 0 if none is given; ValueError for a wrong shape."""
+def checked(model: GRU, inputs, h0: np.ndarray | None) -> tuple[list[np.ndarray], np.ndarray]:
+    """The steps of inputs, and the state before them, 0 if none is given; ValueError for a wrong
+    shape of any of them.
+    """
     for name, shape in model.shapes.items():  # a caller may have replaced one, by a list even
         model.parameters[name] = as_array(name, model.parameters[name], shape, model.dtype)
-    (H, F), inputs = model.shapes["W_z"], np.asarray(inputs, model.dtype)
-    if inputs.ndim != 3 or inputs.shape[1] != F or inputs.size == 0:
-        raise ValueError(f"inputs: expected shape (T, {F}, B), got {inputs.shape}")
-    B = inputs.shape[2]
-    return inputs, as_array("h0", np.zeros((H, B)) if h0 is None else h0, (H, B), model.dtype)
+    H, F = model.shapes["W_z"]
+    if len(inputs) == 0 or np.ndim(inputs[0]) != 2 or np.size(inputs[0]) == 0:
+        raise ValueError(f"inputs: expected shape (T, {F}, B), got {np.shape(inputs)}")
+    B = np.shape(inputs[0])[1]
+    h = as_array("h0", np.zeros((H, B)) if h0 is None else h0, (H, B), model.dtype)
+    return [as_array(f"step {t}", x, (F, B), model.dtype) for t, x in enumerate(inputs, 1)], h
 
 
 # --- Data and training --------------------------------------------------------------------------
@@ -340,7 +343,6 @@ def sine_demo(options: argparse.Namespace) -> None:
         print_row("held-out / best possible", mse / best)
     print_row("noise variance", noise**2)
     print_row("persistence", np.mean([(x[-1] - y) ** 2 for x, y in held_out(draw, seed)]))
-    print_row("parameters", sum(theta.size for theta in model.parameters.values()))
     # The same seed draws the same phase: truth is the wave without its noise.
     wave, _ = sine_waves(np.random.default_rng([seed, 2]), 1, T + 60, noise)
     truth, _ = sine_waves(np.random.default_rng([seed, 2]), 1, T + 60, 0)
@@ -497,7 +499,7 @@ RANGES = {  # of the options: least, most, meaning
 TASKS = {  # what to run, and the defaults of the options that it has
     "sine": (sine_demo, dict(updates=2000, hidden_size=32, seq_len=30, learning_rate=1e-3,
                              noise=0.05)),
-    "adding": (adding_demo, dict(updates=500, hidden_size=16, seq_len=50, learning_rate=0.03)),
+    "adding": (adding_demo, dict(updates=600, hidden_size=16, seq_len=50, learning_rate=0.03)),
     "reset": (reset_demo, dict(updates=1000, seq_len=20, learning_rate=0.05)),
 }  # fmt: skip
 

@@ -236,7 +236,7 @@ def plot_curve(history: list[Measurement], best: Measurement, levels: dict[str, 
     for (name, level), dashes in zip(levels.items(), (":", "--")):
         axes.axhline(level, color="black", ls=dashes, lw=1, label=name)
     axes.set(xlabel="update", ylabel="mean squared error of the last step", yscale="log")
-    axes.legend(ncols=2)
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
     axes.figure.savefig(path)
 
 

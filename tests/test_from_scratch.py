@@ -141,7 +141,8 @@ REFUSED = [  # what a caller does with a model of F = 2, H = 5, O = 3, for T = 7
     ("inputs: expected shape (T, 2, B), got (7, 2)", "model.forward(x[:, :, 0])"),
     ("inputs: expected shape (T, 2, B), got (0, 2, 4)", "model.forward(x[:0])"),
     ("inputs: expected shape (T, 2, B), got (7, 2, 0)", "model.forward(x[:, :, :0])"),
-    ("inputs: expected shape (T, 2, B), got (7, 1, 4)", "model.forward(x[:, :1])"),
+    ("step 1: expected shape (2, 4), got (1, 4)", "model.forward(x[:, :1])"),
+    ("step 2: expected shape (2, 4), got (2, 3)", "model.forward([x[0], x[1, :, :3]])"),
     ("h0: expected shape (5, 4), got (5, 1)", "model.forward(x, h0[:, :1])"),
     ("dy: expected shape (3, 4), got (1, 4)", "model.backward(dy[:1], model.forward(x)[1])"),
     ("target: expected shape (3, 4), got (4,)", "train_step(model, Adam(p), x, dy[0], 1.0)"),
@@ -252,7 +253,6 @@ def test_the_sine_demo_prints_what_its_error_is_to_be_compared_with(demo):
     assert rows["held-out / best possible"] == pytest.approx(ratio, rel=1e-3)
     # Of a difference of two values: the wave's own 1 - cos(2 pi / 30), and two noises.
     assert rows["persistence"] == pytest.approx(0.0219 + 2 * 0.01, rel=0.05)
-    assert rows["parameters"] == 3 * (3 + 9 + 3) + 3 + 1
     assert "best possible" not in table(demo(SMALL["sine"] + " --seq-len 20")[0])
 
 
@@ -380,7 +380,7 @@ def test_the_smallest_sizes_draw_whole_pictures_whatever_a_matplotlibrc_says(opt
         assert png.endswith(b"IEND\xaeB`\x82") and int.from_bytes(png[16:20], "big") == 980
 
 
-@pytest.mark.parametrize("task, updates", [("sine", 2000), ("adding", 500), ("reset", 1000)])
+@pytest.mark.parametrize("task, updates", [("sine", 2000), ("adding", 600), ("reset", 1000)])
 def test_help_names_each_option_of_the_task_with_its_default(task, updates, capsys):
     with pytest.raises(SystemExit):
         main(["--task", task, "--help"])
@@ -458,11 +458,11 @@ def test_on_sine_waves_the_error_is_within_1_5_times_the_best_possible(seed, out
 def test_the_gradient_finds_its_way_back_while_the_loss_still_sits_on_its_plateau(seed, output):
     """And at last the two marked numbers are summed, by gates that open at the marks."""
     rows = table(output)
-    assert rows["held-out MSE"] < 0.01 * rows["always answering 1"]
+    assert rows["held-out MSE"] < 0.001
     assert rows["mean z, marked steps"] > 2 * rows["mean z, other steps"]
     found = re.findall(r"^ +(\d+) +(\S+)   (\S+e\S+)$", output, re.M)
     mse, share = ({int(row[0]): float(row[i]) for row in found} for i in (1, 2))
-    assert share[50] > 1e5 * share[0] and share[500] > 0.05
+    assert share[50] > 1e5 * share[0] and share[600] > 0.05
     assert mse[25] > 0.9 / 6 and mse[50] > 0.9 / 6 and mse[125] < 0.5 / 6
 
 
