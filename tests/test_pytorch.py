@@ -2,10 +2,12 @@
 the comparison with LSTM, and the command line with what it refuses."""
 
 import math
+import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -410,12 +412,25 @@ def test_ctrl_c_ends_it_without_a_word(run, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end in another way there")
-@pytest.mark.parametrize("script", ["gru_pytorch.py", "gru_from_scratch.py"])
-def test_a_reader_that_has_enough_is_no_error(script, tmp_path):
-    command = [sys.executable, ROOT / script, "--plots-dir", tmp_path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+@pytest.mark.parametrize(
+    "script, short", [("gru_pytorch", "epochs"), ("gru_from_scratch", "updates")]
+)
+def test_a_reader_that_has_enough_is_no_error(script, short, tmp_path):
+    command = [sys.executable, ROOT / f"{script}.py", f"--{short}=1", "--plots-dir", tmp_path]
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # as from a shell
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, env=buffered) as child:
+        for _ in range(3):  # all of the progress; the results come later
+            child.stdout.readline()
         child.stdout.close()
         assert (child.stderr.read(), child.wait()) == (b"", 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that nobody can write in")
+def test_a_folder_that_cannot_be_written_is_noticed_before_training(run, monkeypatch):
+    monkeypatch.setattr(gp, "fit", None)  # to call it is another error
+    status, out, err = run("--plots-dir /proc/self")
+    assert (status, out) == (2, "") and "--plots-dir: expected a folder for figures" in err
 
 
 @pytest.mark.parametrize("mode, T", [("", 30), ("--data x", 12), ("--compare adding", 50)])
