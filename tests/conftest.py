@@ -47,10 +47,14 @@ def runs(request, tmp_path_factory):
         mark.args[0]: None for test in request.session.items for mark in test.iter_markers("run")
     }
     plots = tmp_path_factory.mktemp("plots")
+    # A copy, since pytest changes os.environ at every test, and a child that starts in another
+    # thread at that moment finds it moved ("Bad address").
+    env = os.environ.copy()
 
     def run(command):
         argv = [sys.executable, *command.split(), "--plots-dir", str(plots)]
-        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        return done.stdout
 
     with ThreadPoolExecutor(2) as pool:
         yield {command: pool.submit(run, command) for command in commands}
