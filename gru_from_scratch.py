@@ -28,12 +28,11 @@ import argparse
 import copy
 import functools
 import math
-import os
-import sys
+import signal
 import tempfile
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -169,44 +168,38 @@ def clip_by_norm(gradients: Arrays, max_norm: float) -> Arrays:
 
 @dataclass
 class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1) on weights by name, which it updates in place. It keeps
-    moving means of each gradient, m, and of its square, v. As m / sqrt(v) is seldom above 1, a
-    weight seldom moves by more than learning_rate. Both start at 0, which (22) corrects.
+    """Adam (Kingma & Ba 2015, algorithm 1) keeps moving means of each gradient, m, and of its
+    square, v. As m / sqrt(v) is seldom above 1, a weight seldom moves by more than learning_rate.
+    Both means start at 0, which (22) corrects.
     """
 
-    parameters: Arrays
     learning_rate: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    k: int = 0  # updates so far
+    m: Arrays = field(default_factory=dict)
+    v: Arrays = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.m = {name: np.zeros_like(theta) for name, theta in self.parameters.items()}
-        self.v = {name: np.zeros_like(theta) for name, theta in self.parameters.items()}
-        self.k = 0  # updates so far
-
-    def step(self, gradients: Arrays) -> None:
-        """One update."""
+    def step(self, parameters: Arrays, gradients: Arrays) -> None:
+        """One update of the parameters, in place."""
         self.k += 1
         for name, G in gradients.items():
-            self.m[name] = self.beta1 * self.m[name] + (1 - self.beta1) * G  # (20)
-            self.v[name] = self.beta2 * self.v[name] + (1 - self.beta2) * G**2  # (21)
+            self.m[name] = self.beta1 * self.m.get(name, 0) + (1 - self.beta1) * G  # (20)
+            self.v[name] = self.beta2 * self.v.get(name, 0) + (1 - self.beta2) * G**2  # (21)
             m_hat = self.m[name] / (1 - self.beta1**self.k)  # (22)
             v_hat = self.v[name] / (1 - self.beta2**self.k)  # (22)
-            update = self.learning_rate * m_hat / (np.sqrt(v_hat) + self.epsilon)  # (23)
-            self.parameters[name] -= update  # (23)
+            parameters[name] -= self.learning_rate * m_hat / (np.sqrt(v_hat) + self.epsilon)  # (23)
 
 
-def train_step(model: GRU, optimizer: Adam, inputs, target: np.ndarray, max_norm: float) -> float:
+def train_step(model: GRU, adam: Adam, inputs, target: np.ndarray, max_norm: float) -> float:
     """One update towards target (O, B). Returns the mean squared error before it."""
-    if optimizer.parameters is not model.parameters:
-        raise ValueError("optimizer: expected Adam(model.parameters), got one of other weights")
     y, cache = model.forward(inputs)
     error = y - as_array("target", target, y.shape, y.dtype)
     loss = np.mean(error**2)  # (6)
     dy = 2 * error / error.size  # (7)
     gradients, _, _ = model.backward(dy, cache)
-    optimizer.step(clip_by_norm(gradients, max_norm))
+    adam.step(model.parameters, clip_by_norm(gradients, max_norm))
     return float(loss)
 
 
@@ -219,9 +212,7 @@ def as_array(name: str, value, shape: tuple, dtype: np.dtype) -> np.ndarray:
 
 
 def checked(model: GRU, inputs, h0: np.ndarray | None) -> tuple[list[np.ndarray], np.ndarray]:
-    """The steps of inputs, and the state before them, 0 if none is given; ValueError for a wrong
-    shape of any of them.
-    """
+    """The steps of inputs, and the state before them. ValueError if a shape is wrong."""
     for name, shape in model.shapes.items():  # a caller may have replaced one, by a list even
         model.parameters[name] = as_array(name, model.parameters[name], shape, model.dtype)
     H, F = model.shapes["W_z"]
@@ -236,6 +227,8 @@ def checked(model: GRU, inputs, h0: np.ndarray | None) -> tuple[list[np.ndarray]
 
 PERIOD = 30  # steps in one period of every sine wave
 REPORTS = {0, 25, 50, *(125 * 2**n for n in range(20))}  # after so many updates
+BLUE, RED, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#777777"
+STYLE = {"figure.dpi": 140, "figure.constrained_layout.use": True, "legend.frameon": False}
 Batch = tuple[np.ndarray, np.ndarray]  # inputs (T, F, B), and answers, of which the last is asked
 
 
@@ -275,18 +268,18 @@ def held_out(draw: Callable, seed: int) -> list[Batch]:
 
 @dataclass
 class History:
-    """By update: the mean of the last 50 losses, the held-out MSE, and a copy of the weights."""
+    """By update: the mean of the last 10 losses, the held-out MSE, and a copy of the weights."""
 
     training_mse: dict[int, float]
     held_out_mse: dict[int, float]
     weights: dict[int, Arrays]
 
 
-def train(model: GRU, draw: Callable, options, curve=None, batch_size: int = 32) -> History:
-    """Train on new data at every update; Adam's rate falls to zero as a cosine. Reports as it goes,
-    and draws the curve, if that is given: its file, and a level to compare with its label.
+def train(model: GRU, draw: Callable, options, curve=None) -> History:
+    """Train on 32 new sequences at every update; Adam's rate falls to zero as a cosine. Reports as
+    it goes, and draws the curve, if that is given: its file, a level to compare with, and its name.
     """
-    adam, losses, history, K = Adam(model.parameters), [], History({}, {}, {}), options.updates
+    adam, losses, history, K = Adam(), [], History({}, {}, {}), options.updates
     rng = np.random.default_rng([options.seed, 0])
     print(f"{'update':>8}{'training MSE':>15}{'held-out MSE':>15}", flush=True)
     try:
@@ -294,9 +287,9 @@ def train(model: GRU, draw: Callable, options, curve=None, batch_size: int = 32)
             if k > 0:
                 cosine = (1 + math.cos(math.pi * (k - 1) / K)) / 2
                 adam.learning_rate = options.learning_rate * cosine  # (24)
-                x, answers = draw(rng, batch_size)
+                x, answers = draw(rng, 32)
                 losses.append(train_step(model, adam, x, answers[-1:], options.clip))
-                history.training_mse[k] = np.mean(losses[-50:])
+                history.training_mse[k] = np.mean(losses[-10:])
             if k in REPORTS or k == K:
                 errors = [model.forward(x)[0] - y[-1] for x, y in held_out(draw, options.seed)]
                 history.held_out_mse[k] = np.mean(np.square(errors))
@@ -304,13 +297,12 @@ def train(model: GRU, draw: Callable, options, curve=None, batch_size: int = 32)
                 recent = f"{history.training_mse[k]:.4g}" if k > 0 else "-"
                 print(f"{k:8d}{recent:>15}{history.held_out_mse[k]:15.4g}", flush=True)
     finally:
-        if curve and losses:  # a run that is broken off keeps its curve
+        if curve:  # also of a run that is broken off
             name, level, label = curve
             axes = Figure((7.0, 4.0)).subplots()
-            axes.plot(history.training_mse.keys(), history.training_mse.values(), color=BLUE)
-            axes.plot(history.held_out_mse.keys(), history.held_out_mse.values(), "o", color=RED)
+            axes.plot(*zip(*history.training_mse.items()), label="training, mean of 10 updates")
+            axes.plot(*zip(*history.held_out_mse.items()), "o", label="held-out")
             axes.axhline(level, color="black", ls="--", lw=1, label=label)
-            axes.set(title="Line: training MSE, mean of the last 50 updates; dots: held-out MSE")
             axes.set(xlabel="update", ylabel="mean squared error", yscale="log")
             axes.legend(loc="upper right")
             axes.figure.savefig(options.plots_dir / name)
@@ -319,9 +311,6 @@ def train(model: GRU, draw: Callable, options, curve=None, batch_size: int = 32)
 
 
 # --- The demos ----------------------------------------------------------------------------------
-
-BLUE, RED, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#777777"
-STYLE = {"figure.dpi": 140, "figure.constrained_layout.use": True, "legend.frameon": False}
 
 
 def print_row(label: str, value: float) -> None:
@@ -335,7 +324,7 @@ def sine_demo(options: argparse.Namespace) -> None:
     draw = functools.partial(sine_waves, length=T, noise=noise)
     model = GRU(1, options.hidden_size, 1, seed)
     curve = "gru_numpy_training_curve.png", noise**2, "noise variance"
-    mse = train(model, draw, options, curve, batch_size=1).held_out_mse[options.updates]
+    mse = train(model, draw, options, curve).held_out_mse[options.updates]
     print_row("held-out MSE", mse)
     if T % PERIOD == 0 and 0 < noise < 1:
         best = noise**2 * (1 + 1 / T)  # T noisy values tell the phase only so far: README.md
@@ -343,54 +332,35 @@ def sine_demo(options: argparse.Namespace) -> None:
         print_row("held-out / best possible", mse / best)
     print_row("noise variance", noise**2)
     print_row("persistence", np.mean([(x[-1] - y) ** 2 for x, y in held_out(draw, seed)]))
-    # The same seed draws the same phase: truth is the wave without its noise.
+
     wave, _ = sine_waves(np.random.default_rng([seed, 2]), 1, T + 60, noise)
-    truth, _ = sine_waves(np.random.default_rng([seed, 2]), 1, T + 60, 0)
-    ahead = [model.forward(wave[t - T : t])[0] for t in range(T, T + 60)]
-    free = list(wave[:T])
+    free = list(wave[:T])  # free-running: then it sees its own predictions
     for _ in range(60):
         free.append(model.forward(free[-T:])[0])
-    panels = Figure((7.0, 5.2)).subplots(2, sharex=True)
-    for axes, predictions in zip(panels, (ahead, free[T:])):
-        axes.plot(truth.ravel(), color=GREY, lw=1, label="wave without noise")
-        axes.plot(wave.ravel(), ".", color=GREY, ms=4, label="noisy wave")
-        axes.plot(range(T, T + 60), np.ravel(predictions), color=RED, label="prediction")
-        axes.set(ylabel="value", ylim=(-1.5, 1.7))
-    panels[0].set(title="One step ahead: each prediction sees the noisy values before it")
-    panels[1].set_title("Free-running: after the first window, only its own predictions")
-    panels[1].set_xlabel("step")
-    panels[0].legend(ncols=3, loc="upper right")
-    panels[0].figure.savefig(options.plots_dir / "gru_numpy_forecast.png")
-
-
-def z_r_h(model: GRU, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both gates and the state of every step, (T, H, B)."""
-    _, (steps, h_T) = model.forward(x)
-    h = [*(step.h_prev for step in steps[1:]), h_T]
-    return np.array([step.z for step in steps]), np.array([step.r for step in steps]), np.array(h)
+    ahead = [model.forward(wave[t - T : t])[0] for t in range(T, T + 60)]
+    axes = Figure((7.0, 4.0)).subplots()
+    axes.plot(wave.ravel(), ".-", color=GREY, ms=4, lw=0.5, label="noisy wave")
+    axes.plot(range(T, T + 60), np.ravel(ahead), color=BLUE, label="one step ahead")
+    axes.plot(range(T, T + 60), np.ravel(free[T:]), color=RED, ls="--", label="free-running")
+    axes.set(title="Free-running, it sees its own predictions in place of the wave")
+    axes.set(xlabel="step", ylabel="value", ylim=(-1.5, 1.7))
+    axes.legend(ncols=3, loc="upper right")
+    axes.figure.savefig(options.plots_dir / "gru_numpy_forecast.png")
 
 
 def adding_demo(options: argparse.Namespace) -> None:
     """Memory: add up two marked numbers out of many."""
-    K, seed = options.updates, options.seed
     draw = functools.partial(adding_problem, length=options.seq_len)
-    model = GRU(2, options.hidden_size, 1, seed)
+    model = GRU(2, options.hidden_size, 1, options.seed)
     curve = "gru_numpy_adding_curve.png", 1 / 6, "always answering 1"
     history = train(model, draw, options, curve)
-    x, _ = held_out(draw, seed)[0]
-    z, _, h = z_r_h(model, x)
-    marked, mean_z = x[:, 1] == 1, z.mean(axis=1)  # (T, B)
-    print_row("held-out MSE", history.held_out_mse[K])
-    print_row("always answering 1", 1 / 6)
-    print_row("mean z, marked steps", mean_z[marked].mean())
-    print_row("mean z, other steps", mean_z[~marked].mean())
-    answers = model.parameters["W_y"] @ h + model.parameters["b_y"]  # (5), asked after each step
-    plot_memory(x[:, :, 5], answers[:, 0, 5], z[:, :, 5], options.plots_dir)
+    x, _ = held_out(draw, options.seed)[0]
+    plot_memory(model, x[:, :, [5]], options.plots_dir)
 
-    print(f"\nupdates   held-out MSE   share of the gradient at h_{len(x)} that reaches h_0")
+    print(f"updates   held-out MSE   share of the gradient at h_{len(x)} that reaches h_0")
     axes = Figure((7.0, 4.0)).subplots()
     axes.set_prop_cycle(color=colormaps["viridis"](np.linspace(0.85, 0, 5)))
-    for k in sorted({0, 25, 50, 125, K} & history.weights.keys()):
+    for k in sorted({0, 25, 50, 125, options.updates} & history.weights.keys()):
         model.parameters, mse = history.weights[k], history.held_out_mse[k]
         y, cache = model.forward(x)
         _, _, dh = model.backward(np.ones_like(y), cache)  # any dL/dy gives the same shares
@@ -404,20 +374,21 @@ def adding_demo(options: argparse.Namespace) -> None:
     axes.figure.savefig(options.plots_dir / "gru_numpy_learning.png")
 
 
-def plot_memory(x: np.ndarray, answers: np.ndarray, z: np.ndarray, folder: Path) -> None:
-    """One sequence x (T, 2), the answer after each step (T,), and z of every unit (T, H)."""
-    t, numbers, marked = np.arange(1, len(x) + 1), x[:, 0], x[:, 1] == 1
+def plot_memory(model: GRU, x: np.ndarray, folder: Path) -> None:
+    """Of one sequence x (T, 2, 1): the answer after each step, and z of every unit."""
+    t, numbers, marked = np.arange(1, len(x) + 1), x[:, 0, 0], x[:, 1, 0] == 1
+    answers = [model.forward(x[:n])[0].item() for n in t]
+    _, (steps, _) = model.forward(x)
+    z = np.hstack([step.z for step in steps])  # (H, T)
     top, below = Figure((7.0, 6.0)).subplots(2, sharex=True)
     top.plot(t, numbers, ".", color=GREY, label="numbers")
     top.plot(t[marked], numbers[marked], "o", color=ORANGE, label="marked")
     top.axhline(numbers[marked].sum(), color="black", ls=":", label="sum of the marked")
     top.step(t, answers, where="mid", color=BLUE, label="answer after each step")
-    top.set(
-        title="The answer jumps at a mark and stays in between", ylabel="value", ylim=(-0.1, 2.6)
-    )
+    top.set(title="The answer jumps at the marks", ylabel="value", ylim=(-0.1, 2.6))
     top.legend(ncols=2, loc="upper left")
-    order = np.argsort(z[marked].mean(axis=0) - z[~marked].mean(axis=0))  # open at marks: on top
-    image = below.pcolormesh(t, np.arange(1, len(order) + 1), z.T[order], vmin=0, vmax=1)
+    order = np.argsort(z[:, marked].mean(axis=1) - z[:, ~marked].mean(axis=1))  # open at marks: top
+    image = below.pcolormesh(t, np.arange(1, len(z) + 1), z[order], vmin=0, vmax=1)
     below.set(title="Update gate $z_t$: 0 keeps, 1 replaces", xlabel="step $t$", ylabel="unit")
     below.figure.colorbar(image, ax=below, label="$z_t$")
     below.figure.savefig(folder / "gru_numpy_memory.png")
@@ -425,60 +396,62 @@ def plot_memory(x: np.ndarray, answers: np.ndarray, z: np.ndarray, folder: Path)
 
 def reset_demo(options: argparse.Namespace) -> None:
     """Both gates in one unit: the sum of the numbers since the last flag."""
-    T, K, seed = options.seq_len, options.updates, options.seed
+    T, seed = options.seq_len, options.seed
     draw = functools.partial(sums_since_flag, length=T)
     variance = np.var([sums[-1] for _, sums in held_out(draw, seed)])
-    model, r_held = GRU(2, 1, 1, seed), GRU(2, 1, 1, seed)
     curve = "gru_numpy_reset_curve.png", variance, "variance of the target"
-    history = train(model, draw, options, curve)
+    model, r_held = GRU(2, 1, 1, seed), GRU(2, 1, 1, seed)
+    mse = train(model, draw, options, curve).held_out_mse[options.updates]
     print("Again, with r held at 1:")
     r_held.parameters["b_r"][:] = 1000  # sigma is exactly 1, and its slope 0, so that r stays 1
-    r_held_history = train(r_held, draw, options)
-    print_row("held-out MSE", history.held_out_mse[K])
-    print_row("with r held at 1", r_held_history.held_out_mse[K])
+    mse_r_held = train(r_held, draw, options).held_out_mse[options.updates]
+    print_row("held-out MSE", mse)
+    print_row("with r held at 1", mse_r_held)
     print_row("variance of the target", variance)
     x, _ = held_out(draw, seed)[0]
-    (z, r, _), flagged = z_r_h(model, x), x[:, [1]] == 1  # (T, 1, B)
-    for name, gate in (("z", z), ("r", r)):
+    flagged, (_, (steps, _)) = x[:, [1]] == 1, model.forward(x)
+    for name in ("z", "r"):
+        gate = np.array([getattr(step, name) for step in steps])  # (T, 1, B)
         print_row(f"mean {name}, flagged steps", gate[flagged].mean())
         print_row(f"mean {name}, other steps", gate[~flagged].mean())
     print("\nThe 14 weights (of W_z, W_r, W_h: for the number, for the flag)")
     for name, weight in model.parameters.items():
         print(name, *(f"{value:8.3f}" for value in weight.ravel()))
-    # A sequence longer by half than those of training, with a flag that ends a long sum.
+    # A sequence longer by half than those of training, the first with a flag that ends a long sum.
     x, sums = sums_since_flag(np.random.default_rng([seed, 2]), 1000, 3 * T // 2)
-    b = np.argmax(np.any(sums[:-1] * x[1:, 1] > 0.15 * T, axis=0))  # the first such
+    b = np.argmax(np.any(sums[:-1] * x[1:, 1] > 0.15 * T, axis=0))
     show_one_unit(model, x[:, :, [b]], sums[:, b], options.plots_dir)
 
 
 def show_one_unit(model: GRU, x: np.ndarray, sums: np.ndarray, folder: Path) -> None:
     """Of x (T, 2, 1) print a flagged step by hand, also with one gate as before it; draw all."""
     p, t, flags = model.parameters, np.arange(1, len(x) + 1), x[:, 1, 0]
-    z, r, h = (values.ravel() for values in z_r_h(model, x))
+    answers = [model.forward(x[:n])[0].item() for n in t]
+    _, (steps, _) = model.forward(x)
+    z, r, h_prev = (np.ravel(q) for q in zip(*((s.z, s.r, s.h_prev) for s in steps)))
     i = 1 + np.argmax(sums[:-1] * flags[1:])  # the flag with the most to forget
     print(f"\nStep {t[i]}: a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}")
     print(f"{'z':>24}{'r':>8}{'h_prev':>8}{'h_tilde':>8}{'h':>8}{'answer':>8}")
     names = "as it is", f"r as at step {i}", f"z as at step {i}"
     for name, z_i, r_i in zip(names, z[[i, i, i - 1]], r[[i, i - 1, i]]):
-        h_tilde = np.tanh(p["W_h"] @ x[i] + p["U_h"] * r_i * h[i - 1] + p["b_h"]).item()  # (3)
-        h_i = (1 - z_i) * h[i - 1] + z_i * h_tilde  # (4)
+        h_tilde = np.tanh(p["W_h"] @ x[i] + p["U_h"] * r_i * h_prev[i] + p["b_h"]).item()  # (3)
+        h_i = (1 - z_i) * h_prev[i] + z_i * h_tilde  # (4)
         y = (p["W_y"] * h_i + p["b_y"]).item()  # (5)
-        print(f"{name:16}{z_i:8.3f}{r_i:8.3f}{h[i - 1]:8.3f}{h_tilde:8.3f}{h_i:8.3f}{y:8.3f}")
+        print(f"{name:16}{z_i:8.3f}{r_i:8.3f}{h_prev[i]:8.3f}{h_tilde:8.3f}{h_i:8.3f}{y:8.3f}")
 
     panels = Figure((7.0, 7.0)).subplots(3, sharex=True)
-    panels[0].plot(t, x[:, 0, 0], "o", color=GREY)
-    panels[0].set(title="Input: a number, and at the orange steps a flag", ylabel="number")
+    panels[0].plot(t, x[:, 0, 0], "o", color=GREY, label="number; at the orange steps also a flag")
+    panels[0].set(title="Input", ylabel="number")
     panels[1].step(t, sums, where="mid", color=GREY, label="sum from the last flag, inclusive")
-    panels[1].plot(t, (p["W_y"] * h + p["b_y"])[0], "o", color="black", ms=4, label="answer")
+    panels[1].plot(t, answers, "o", color="black", ms=4, label="answer")
     panels[1].set(title="A one-unit GRU's answer after each step", ylabel="sum")
     panels[2].step(t, z, where="mid", color=BLUE, label="update z: 0 keeps, 1 replaces")
     name = "reset r: 0 = candidate ignores the old state"
     panels[2].step(t, r, where="mid", color=GREEN, ls="--", label=name)
     panels[2].set(title="Its two gates", xlabel="step $t$", ylabel="gate", xticks=t[4::5])
-    for axes, top in zip(panels, (0.32, 1.3 * sums.max(), 1.3)):
+    for axes, top in zip(panels, (0.4, 1.3 * sums.max(), 1.3)):
         axes.bar(t, top * flags, width=1, color=ORANGE, alpha=0.3, zorder=0)
         axes.set_ylim(0, top)
-    for axes in panels[1:]:
         axes.legend(ncols=2, loc="upper left", fontsize="small")
     state = panels[1].twinx()  # the answer is W_y h + b_y
     state.set(ylabel="state $h_t$", ylim=(panels[1].get_ylim() - p["b_y"][0]) / p["W_y"][0])
@@ -488,20 +461,20 @@ def show_one_unit(model: GRU, x: np.ndarray, sums: np.ndarray, folder: Path) -> 
 # --- The command line ---------------------------------------------------------------------------
 
 RANGES = {  # of the options: least, most, meaning
-    "updates": (1, 1e7, "updates, each on new data"),
-    "hidden_size": (1, 1e3, "hidden units"),
-    "seq_len": (3, 1e3, "steps in a sequence"),
-    "learning_rate": (1e-9, 100, "Adam's first rate, which falls to zero"),
-    "clip": (1e-9, math.inf, "largest norm of the gradient; inf: any"),
-    "noise": (0, 100, "standard deviation of the sine waves' noise"),
-    "seed": (0, 1e9, "seed of weights and data"),
+    "--updates": (1, 1e7, "updates, each on new data"),
+    "--hidden-size": (1, 1e3, "hidden units"),
+    "--seq-len": (3, 1e3, "steps in a sequence"),
+    "--learning-rate": (1e-9, 100, "Adam's first rate, which falls to zero"),
+    "--noise": (0, 100, "standard deviation of the sine waves' noise"),
+    "--clip": (1e-9, math.inf, "largest norm of the gradient; inf: any"),
+    "--seed": (0, 1e9, "seed of weights and data"),
 }
-TASKS = {  # what to run, and the defaults of the options that it has
-    "sine": (sine_demo, dict(updates=2000, hidden_size=32, seq_len=30, learning_rate=1e-3,
-                             noise=0.05)),
-    "adding": (adding_demo, dict(updates=600, hidden_size=16, seq_len=50, learning_rate=0.03)),
-    "reset": (reset_demo, dict(updates=1000, seq_len=20, learning_rate=0.05)),
-}  # fmt: skip
+COMMON = {"--learning-rate": 0.03, "--clip": 1.0, "--seed": 0}  # defaults of every task
+TASKS = {  # what to run, and the defaults of its own
+    "sine": (sine_demo, {"--updates": 400, "--hidden-size": 32, "--seq-len": 30, "--noise": 0.05}),
+    "adding": (adding_demo, {"--updates": 600, "--hidden-size": 16, "--seq-len": 50}),
+    "reset": (reset_demo, {"--updates": 1000, "--seq-len": 20, "--learning-rate": 0.05}),
+}
 
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
@@ -510,19 +483,17 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.description = __doc__.splitlines()[0]
     parser.add_argument("--task", choices=TASKS, default="sine", help="for its options, add --help")
-    _, defaults = TASKS[parser.parse_known_args(argv)[0].task]
-    defaults = {**defaults, "clip": 1.0, "seed": 0}
-    for name, default in defaults.items():
-        flag, (_, _, text) = "--" + name.replace("_", "-"), RANGES[name]
-        parser.add_argument(flag, type=type(default), default=default, help=text)
     plots = Path(__file__).resolve().parent / "plots"
     parser.add_argument("--plots-dir", type=Path, default=plots, help="folder for the figures")
+    _, defaults = TASKS[parser.parse_known_args(argv)[0].task]
+    for flag, default in (COMMON | defaults).items():
+        text = RANGES[flag][2]
+        parser.add_argument(flag, type=type(default), default=default, help=text)
     parser.add_argument("-h", "--help", action="help", help="show this")
     options = parser.parse_args(argv)
-    for name in defaults:
-        (least, most, _), value = RANGES[name], getattr(options, name)
+    for flag, (least, most, _) in RANGES.items():
+        value = getattr(options, flag[2:].replace("-", "_"), least)
         if not least <= value <= most:
-            flag = "--" + name.replace("_", "-")
             parser.error(f"argument {flag}: expected {least:g} to {most:g}, got {value}")
     try:
         options.plots_dir.mkdir(parents=True, exist_ok=True)
@@ -541,12 +512,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with style.context(["default", STYLE]):  # whatever the user's own matplotlibrc says
             demo(options)
-        sys.stdout.flush()  # so that a closed pipe is noticed here
-    except BrokenPipeError:  # as of | head, which has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # so that | head ends quietly
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()

@@ -8,11 +8,12 @@ import re
 from functools import partial
 from unittest.mock import Mock
 
-import matplotlib
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
 from conftest import curves, table
+from numpy.random import default_rng
 from test_gradients import leaf, random_case, states_by_torch
 
 import gru_from_scratch as gfs
@@ -47,8 +48,7 @@ def test_the_weights_are_drawn_from_plus_minus_1_over_the_root_of_H_by_the_seed(
 
 def test_a_weight_that_a_caller_replaces_counts_and_is_trained_and_float32_stays_float32():
     double, inputs, h0, dy = random_case(7, 4, SIZES)
-    single = GRU(*SIZES, dtype=np.float32)
-    adam = Adam(single.parameters)
+    single, adam = GRU(*SIZES, dtype=np.float32), Adam()
     for name, weight in double.parameters.items():
         single.parameters[name] = weight.tolist()
     y, _ = single.forward(inputs, h0)
@@ -78,25 +78,24 @@ def test_clipping_takes_a_zero_gradient_and_one_whose_square_overflows_in_32_bit
 @pytest.mark.parametrize("others", [{}, {"beta1": 0.8, "beta2": 0.9, "epsilon": 0.1}])
 def test_200_updates_end_at_the_same_weights_as_in_torch(others):
     """clip_grad_norm_ would add 1e-6 to the norm, so the torch side clips by hand."""
-    max_norm, rng, model = 0.5, np.random.default_rng(0), GRU(1, 8, 2)
-    p, norms = {name: leaf(weight) for name, weight in model.parameters.items()}, []
+    rng, model, adam, norms = default_rng(0), GRU(1, 8, 2), Adam(**others), []
+    p = {name: leaf(weight) for name, weight in model.parameters.items()}
     beta1, beta2, epsilon = others.values() or (0.9, 0.999, 1e-8)  # as in the paper
-    adam = Adam(model.parameters, **others)
     torch_adam = torch.optim.Adam(p.values(), 1e-3, (beta1, beta2), epsilon)
     for _ in range(200):
-        waves, _ = gfs.sine_waves(rng, 3, 14, 0.05)
-        mse = train_step(model, adam, waves[:12], waves[12:, 0], max_norm)  # two to predict
-        x, target = torch.tensor(waves[:12]), torch.tensor(waves[12:, 0])
+        waves, _ = gfs.sine_waves(rng, 3, 8, 0.05)
+        mse = train_step(model, adam, waves[:6], waves[6:, 0], max_norm=0.5)  # two to predict
+        x, target = torch.tensor(waves[:6]), torch.tensor(waves[6:, 0])
         h = states_by_torch(p, x, torch.zeros(8, 3, dtype=torch.float64))
         torch_mse = torch.mean((p["W_y"] @ h[-1] + p["b_y"] - target) ** 2)
         torch_adam.zero_grad()
         torch_mse.backward()
         norms.append(torch.sqrt(sum((w.grad**2).sum() for w in p.values())).item())
         for w in p.values():
-            w.grad *= min(1, max_norm / norms[-1])
+            w.grad *= min(1, 0.5 / norms[-1])
         torch_adam.step()
         assert mse == pytest.approx(torch_mse.item(), rel=1e-9)  # that before the update
-    assert min(norms) < max_norm < max(norms)
+    assert min(norms) < 0.5 < max(norms)
     assert_same(model.parameters.values(), [w.detach().numpy() for w in p.values()], 1e-9)
 
 
@@ -104,9 +103,9 @@ def test_200_updates_end_at_the_same_weights_as_in_torch(others):
 
 
 def test_the_waves_are_sines_of_period_30_amplitude_1_and_any_phase_with_noise_on_top():
-    both = [gfs.sine_waves(np.random.default_rng(3), 1000, 39, noise) for noise in (0.05, 0)]
+    both = [gfs.sine_waves(default_rng(3), 1000, 39, noise) for noise in (0.05, 0)]
     noisy, waves = (np.concatenate([x[:, 0], answer]) for x, answer in both)
-    phase = np.random.default_rng(3).uniform(0, 2 * np.pi, 1000)
+    phase = default_rng(3).uniform(0, 2 * np.pi, 1000)
     assert_same(waves, np.sin(2 * np.pi * np.arange(40)[:, None] / 30 + phase), 1e-12)
     assert np.std(noisy - waves) == pytest.approx(0.05, rel=0.02)
     assert abs(np.mean(noisy - waves)) < 0.001
@@ -114,7 +113,7 @@ def test_the_waves_are_sines_of_period_30_amplitude_1_and_any_phase_with_noise_o
 
 @pytest.mark.parametrize("length", [2, 5, 12])
 def test_the_adding_problem_marks_any_step_of_each_half_and_its_answer_is_the_sum(length):
-    x, answer = gfs.adding_problem(np.random.default_rng(0), 6000, length)
+    x, answer = gfs.adding_problem(default_rng(0), 6000, length)
     numbers, marks = x[:, 0], x[:, 1]
     assert 0 <= numbers.min() < 0.001 and 0.999 < numbers.max() < 1
     for half in (marks[: length // 2], marks[length // 2 :]):
@@ -126,49 +125,53 @@ def test_the_adding_problem_marks_any_step_of_each_half_and_its_answer_is_the_su
 def sums_by_hand(numbers, flags):
     """After each step, the sum of the numbers from the last flag on."""
     last_flags = [max(s for s in range(t + 1) if flags[s]) for t in range(len(flags))]
-    return pytest.approx([sum(numbers[last : t + 1]) for t, last in enumerate(last_flags)])
+    return [sum(numbers[last : t + 1]) for t, last in enumerate(last_flags)]
 
 
 def test_the_sums_begin_again_at_every_flag_with_the_number_of_that_step():
-    x, sums = gfs.sums_since_flag(np.random.default_rng(0), 4000, 9)
+    x, sums = gfs.sums_since_flag(default_rng(0), 4000, 9)
     numbers, flags = x[:, 0], x[:, 1]
     assert 0 <= numbers.min() < 0.001 and 0.299 < numbers.max() < 0.3
     assert np.all(flags[0] == 1) and flags[1:].mean() == pytest.approx(0.15, abs=0.01)
-    assert all(list(sums[:, b]) == sums_by_hand(numbers[:, b], flags[:, b]) for b in range(100))
+    for b in range(100):
+        assert list(sums[:, b]) == pytest.approx(sums_by_hand(numbers[:, b], flags[:, b]))
 
 
-REFUSED = [  # what a caller does with a model of F = 2, H = 5, O = 3, for T = 7 and B = 4
-    ("inputs: expected shape (T, 2, B), got (7, 2)", "model.forward(x[:, :, 0])"),
-    ("inputs: expected shape (T, 2, B), got (0, 2, 4)", "model.forward(x[:0])"),
-    ("inputs: expected shape (T, 2, B), got (7, 2, 0)", "model.forward(x[:, :, :0])"),
-    ("step 1: expected shape (2, 4), got (1, 4)", "model.forward(x[:, :1])"),
-    ("step 2: expected shape (2, 4), got (2, 3)", "model.forward([x[0], x[1, :, :3]])"),
-    ("h0: expected shape (5, 4), got (5, 1)", "model.forward(x, h0[:, :1])"),
-    ("dy: expected shape (3, 4), got (1, 4)", "model.backward(dy[:1], model.forward(x)[1])"),
-    ("target: expected shape (3, 4), got (4,)", "train_step(model, Adam(p), x, dy[0], 1.0)"),
-    ("b_z: expected shape (5, 1), got (5,)", "p.update(b_z=np.zeros(5)), model.forward(x)"),
-    ("optimizer: expected Adam(model.parameters), got one of other weights",
-     "train_step(model, Adam(p.copy()), x, dy, 1.0)"),
-    ("sizes: expected at least 1, got 1, 0, 1", "GRU(1, 0, 1)"),
-    ("dtype: expected float32 or float64, got int64", "GRU(*SIZES, dtype=np.int64)"),
-    ("dtype: expected float32 or float64, got float16", "GRU(*SIZES, dtype=np.float16)"),
-]  # fmt: skip
+def refused(message):
+    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
 
 
-@pytest.mark.parametrize("message, call", REFUSED)
-def test_what_would_broadcast_or_lose_digits_is_refused_with_what_was_expected(message, call):
+def test_what_would_broadcast_or_lose_digits_is_refused_with_what_was_expected():
     model, x, h0, dy = random_case(7, 4, SIZES)
-    names = {"model": model, "p": model.parameters, "x": x, "h0": h0, "dy": dy}
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        eval(call, globals(), names)
+    with refused("inputs: expected shape (T, 2, B), got (7, 2)"):
+        model.forward(x[:, :, 0])
+    with refused("inputs: expected shape (T, 2, B), got (0, 2, 4)"):
+        model.forward(x[:0])
+    with refused("step 1: expected shape (2, 4), got (1, 4)"):
+        model.forward(x[:, :1])
+    with refused("step 2: expected shape (2, 4), got (2, 3)"):
+        model.forward([x[0], x[1, :, :3]])
+    with refused("h0: expected shape (5, 4), got (5, 1)"):
+        model.forward(x, h0[:, :1])
+    with refused("dy: expected shape (3, 4), got (1, 4)"):
+        model.backward(dy[:1], model.forward(x)[1])
+    with refused("target: expected shape (3, 4), got (4,)"):
+        train_step(model, Adam(), x, dy[0], 1.0)
+    with refused("sizes: expected at least 1, got 1, 0, 1"):
+        GRU(1, 0, 1)
+    with refused("dtype: expected float32 or float64, got float16"):
+        GRU(*SIZES, dtype=np.float16)
+    model.parameters["b_z"] = np.zeros(5)
+    with refused("b_z: expected shape (5, 1), got (5,)"):
+        model.forward(x)
 
 
 # --- What the demos print and draw --------------------------------------------------------------
 
 SMALL = {  # a run of each demo that takes a blink
-    "sine": "--updates 60 --hidden-size 3",
+    "sine": "--updates 30 --hidden-size 3",
     "adding": "--task adding --updates 60 --hidden-size 5 --seq-len 8",
-    "reset": "--task reset --updates 60 --seq-len 8",
+    "reset": "--task reset --updates 30 --seq-len 8",
 }
 DRAW = {
     "sine": partial(gfs.sine_waves, length=30, noise=0.05),
@@ -178,29 +181,29 @@ DRAW = {
 
 
 def held_out(task, seed=0):
-    return [DRAW[task](rng, 200) for rng in np.random.default_rng([seed, 1]).spawn(10)]
+    return [DRAW[task](rng, 200) for rng in default_rng([seed, 1]).spawn(10)]
 
 
 @pytest.fixture
 def demo(monkeypatch, capsys, drawn):
     """A function that runs a demo: what it prints, and what it trains: networks and histories."""
     trained, train = [], gfs.train
-
-    def train_and_keep(model, *rest, **named):
-        trained.append((model, train(model, *rest, **named)))
-        return trained[-1][1]
+    monkeypatch.setattr(
+        gfs,
+        "train",
+        lambda model, *rest: trained.append((model, train(model, *rest))) or trained[-1][1],
+    )
 
     def run(options):
         main(options.split())
         return capsys.readouterr().out, trained
 
-    monkeypatch.setattr(gfs, "train", train_and_keep)
     return run
 
 
 def answers(model, x):
     """The answer after each step: that of a sequence which ends there."""
-    return pytest.approx([model.forward(x[:t])[0].item() for t in range(1, len(x) + 1)])
+    return [model.forward(x[:t])[0].item() for t in range(1, len(x) + 1)]
 
 
 def gates(model, x):
@@ -211,77 +214,71 @@ def gates(model, x):
 
 @pytest.mark.parametrize("task", SMALL)
 def test_training_is_new_data_at_every_update_and_a_rate_that_falls_to_zero_as_a_cosine(task, demo):
-    out, trained = demo(f"{SMALL[task]} --learning-rate 0.02 --clip 0.3 --seed 5")
-    (model, history), (H, F) = trained[0], trained[0][0].shapes["W_z"]
-    by_hand, rng, losses = GRU(F, H, 1, seed=5), np.random.default_rng([5, 0]), []
-    adam = Adam(by_hand.parameters)
-    for k in range(60):
-        adam.learning_rate = 0.02 * (1 + math.cos(math.pi * k / 60)) / 2
-        x, y = DRAW[task](rng, 1 if task == "sine" else 32)
+    out, [(model, history), *_] = demo(f"{SMALL[task]} --learning-rate 0.02 --clip 0.3 --seed 5")
+    (H, F), K, rng, losses = model.shapes["W_z"], max(history.weights), default_rng([5, 0]), []
+    by_hand, adam = GRU(F, H, 1, seed=5), Adam()
+    for k in range(K):
+        adam.learning_rate = 0.02 * (1 + math.cos(math.pi * k / K)) / 2
+        x, y = DRAW[task](rng, 32)
         losses.append(train_step(by_hand, adam, x, y[-1:], 0.3))
     mse = np.mean([(by_hand.forward(x)[0] - y[-1]) ** 2 for x, y in held_out(task, seed=5)])
     assert_same(model.parameters.values(), by_hand.parameters.values())
-    assert history.training_mse == {k: np.mean(losses[max(0, k - 50) : k]) for k in range(1, 61)}
-    assert list(history.held_out_mse) == [0, 25, 50, 60] and history.held_out_mse[60] == mse
-    assert re.search(rf"^ +60 +{history.training_mse[60]:.4g} +{mse:.4g}$", out, re.M)
-    assert table(out)["held-out MSE"] == pytest.approx(mse, rel=1e-3)
+    means = {k: np.mean(losses[max(0, k - 10) : k]) for k in range(1, K + 1)}
+    assert history.training_mse == means and history.held_out_mse[K] == mse
+    assert list(history.held_out_mse) == [k for k in (0, 25, 50) if k < K] + [K]
+    assert re.search(rf"^ +{K} +{means[K]:.4g} +{mse:.4g}$", out, re.M)
 
 
+VARIANCE = np.var([sums[-1] for _, sums in held_out("reset")])
 LEVELS = {
-    "training": ("sine", "noise variance", 0.05**2),
+    "sine": ("training", "noise variance", 0.05**2),
     "adding": ("adding", "always answering 1", 1 / 6),
-    "reset": ("reset", "variance of the target", np.var([y[-1] for _, y in held_out("reset")])),
+    "reset": ("reset", "variance of the target", VARIANCE),
 }
 
 
-@pytest.mark.parametrize("curve", LEVELS)
-def test_the_curve_shows_the_history_and_the_level_that_is_printed(curve, demo, drawn):
-    task, label, level = LEVELS[curve]
-    out, trained = demo(SMALL[task])
-    axes, (_, history) = drawn[f"gru_numpy_{curve}_curve.png"].axes[0], trained[0]
-    line, dots, _ = axes.lines
-    assert dict(zip(*line.get_data())) == history.training_mse
-    assert dict(zip(*dots.get_data())) == history.held_out_mse and dots.get_marker() == "o"
-    assert curves(axes)[label][1] == [level, level] and axes.get_yscale() == "log"
-    assert table(out)[label] == pytest.approx(level, rel=1e-3)
+@pytest.mark.parametrize("task", LEVELS)
+def test_the_curve_shows_the_history_and_a_level_to_compare_with(task, demo, drawn):
+    (_, [(_, history), *_]), (name, label, level) = demo(SMALL[task]), LEVELS[task]
+    axes = drawn[f"gru_numpy_{name}_curve.png"].axes[0]
+    training, held_out = history.training_mse, history.held_out_mse
+    assert axes.get_yscale() == "log" and curves(axes) == {
+        "training, mean of 10 updates": ([*training], [*training.values()]),
+        "held-out": ([*held_out], [*held_out.values()]),
+        label: ([0, 1], [level, level]),
+    }
 
 
 def test_the_sine_demo_prints_what_its_error_is_to_be_compared_with(demo):
-    rows = table(demo(SMALL["sine"] + " --noise 0.1")[0])
-    assert rows["best possible"] == pytest.approx(0.01 * (1 + 1 / 30), rel=1e-3)
-    ratio = rows["held-out MSE"] / rows["best possible"]
-    assert rows["held-out / best possible"] == pytest.approx(ratio, rel=1e-3)
+    out, [(_, history)] = demo(SMALL["sine"] + " --noise 0.1")
+    rows, mse, best = table(out), history.held_out_mse[30], 0.01 * (1 + 1 / 30)
     # Of a difference of two values: the wave's own 1 - cos(2 pi / 30), and two noises.
-    assert rows["persistence"] == pytest.approx(0.0219 + 2 * 0.01, rel=0.05)
+    assert rows.pop("persistence") == pytest.approx(0.0219 + 2 * 0.01, rel=0.05)
+    expected = {"held-out MSE": mse, "best possible": best, "held-out / best possible": mse / best}
+    assert rows == pytest.approx(expected | {"noise variance": 0.01}, rel=1e-3)
     assert "best possible" not in table(demo(SMALL["sine"] + " --seq-len 20")[0])
 
 
-def test_the_forecast_figure_shows_one_step_ahead_above_and_free_running_below(demo, drawn):
+def test_the_forecast_figure_shows_one_step_ahead_and_free_running(demo, drawn):
     _, [(model, _)] = demo(SMALL["sine"])
-    panels = drawn["gru_numpy_forecast.png"].axes
-    assert [axes.get_title()[:8] for axes in panels] == ["One step", "Free-run"]
-    above, below = (curves(axes) for axes in panels)
-    (_, wave), (_, truth) = above["noisy wave"], above["wave without noise"]
-    assert 0.03 < np.std(np.subtract(wave, truth)) < 0.07 and 0.99 < max(truth) <= 1
-    predicted = wave[:30] + below["prediction"][1]
-    for shown, seen in ((above, wave), (below, predicted)):
+    shown = curves(drawn["gru_numpy_forecast.png"].axes[0])
+    steps, wave = shown["noisy wave"]
+    free = wave[:30] + shown["free-running"][1]  # it sees its own predictions
+    assert steps == [*range(90)]
+    for name, seen in (("one step ahead", wave), ("free-running", free)):
         windows = [np.reshape(seen[t : t + 30], (30, 1, 1)) for t in range(60)]
-        expected = [model.forward(window)[0].item() for window in windows]
-        assert shown["prediction"] == (list(range(30, 90)), expected)
-        assert shown["noisy wave"] == (list(range(90)), wave)
+        assert shown[name] == ([*range(30, 90)], [model.forward(x)[0].item() for x in windows])
 
 
 def test_the_memory_figure_shows_the_answer_after_each_step_and_the_gate_of_every_unit(demo, drawn):
-    out, [(model, _)] = demo(SMALL["adding"])
+    _, [(model, _)] = demo(SMALL["adding"])
     (x, _), (top, below, _) = held_out("adding")[0], drawn["gru_numpy_memory.png"].axes
-    (z, _), marked, steps = gates(model, x), x[:, 1] == 1, np.arange(1, 9)
-    assert table(out)["mean z, marked steps"] == pytest.approx(z[marked].mean(), rel=1e-3)
-    assert table(out)["mean z, other steps"] == pytest.approx(z[~marked].mean(), rel=1e-3)
-    z, marked, numbers, shown = z[:, 5], marked[:, 5], x[:, 0, 5], curves(top)
+    x, steps, shown = x[:, :, [5]], np.arange(1, 9), curves(top)
+    numbers, marked, z = x[:, 0, 0], x[:, 1, 0] == 1, gates(model, x)[0][:, 0]
     assert shown["numbers"] == (list(steps), list(numbers))
     assert shown["marked"] == (list(steps[marked]), list(numbers[marked]))
     assert shown["sum of the marked"][1] == [numbers[marked].sum()] * 2
-    assert shown["answer after each step"] == (list(steps), answers(model, x[:, :, [5]]))
+    assert shown["answer after each step"] == (list(steps), answers(model, x))
     cells, opening = below.collections[0], z[marked].mean(axis=0) - z[~marked].mean(axis=0)
     assert_same(cells.get_array(), z.T[np.argsort(opening)], 1e-12)
     assert cells.get_clim() == (0, 1)
@@ -300,26 +297,23 @@ def test_the_learning_figure_and_table_show_the_share_of_the_gradient_by_update(
         assert_same(line.get_data(), (range(9), share), 1e-12)
         assert line.get_label() == f"after {k} updates: MSE {mse:.2g}"
         assert row.split() == [str(k), f"{mse:.4g}", f"{share[8]:.1e}"]
-    for different in (
-        {row[-7:] for row in printed},
-        {tuple(line.get_color()) for line in axes.lines},
-    ):
-        assert len(different) == 4
+    assert len({row[-7:] for row in printed}) == 4  # they differ
+    assert len({tuple(line.get_color()) for line in axes.lines}) == 4
     assert axes.get_yscale() == "log"
 
 
 def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn):
-    _, [(model, _), _] = demo(SMALL["reset"])
+    out, [(model, _), _] = demo(SMALL["reset"])
     *panels, state = drawn["gru_numpy_reset.png"].axes
     numbers, steps = panels[0].lines[0].get_ydata(), list(range(1, 13))
     flags = [bar.get_height() > 0 for bar in panels[0].patches]
     x = np.stack([numbers, flags], axis=1)[:, :, None].astype(float)
-    z, r = (pytest.approx(gate.ravel()) for gate in gates(model, x))
+    (z, r), sums, y = (np.squeeze(gates(model, x)), sums_by_hand(numbers, flags), answers(model, x))
     assert {**curves(panels[1]), **curves(panels[2])} == {
-        "sum from the last flag, inclusive": (steps, sums_by_hand(numbers, flags)),
-        "answer": (steps, answers(model, x)),
-        "update z: 0 keeps, 1 replaces": (steps, z),
-        "reset r: 0 = candidate ignores the old state": (steps, r),
+        "sum from the last flag, inclusive": (steps, pytest.approx(sums)),
+        "answer": (steps, y),
+        "update z: 0 keeps, 1 replaces": (steps, list(z)),
+        "reset r: 0 = candidate ignores the old state": (steps, list(r)),
     }
     styles = [line.get_drawstyle() for axes in panels[1:] for line in axes.lines]
     assert styles == ["steps-mid", "default", "steps-mid", "steps-mid"]  # stairs around each step
@@ -327,15 +321,10 @@ def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn)
         bands = [(bar.get_center()[0], bar.get_height() > 0) for bar in axes.patches]
         assert bands == list(zip(steps, flags))
         assert all(np.all(line.get_ydata() <= axes.get_ylim()[1]) for line in axes.lines)
-    W_y, b_y = model.parameters["W_y"].item(), model.parameters["b_y"].item()
-    assert [W_y * h + b_y for h in state.get_ylim()] == pytest.approx(panels[1].get_ylim())
+    p = model.parameters
+    assert p["W_y"] * state.get_ylim() + p["b_y"] == pytest.approx(np.array([panels[1].get_ylim()]))
 
-
-def test_the_reset_demo_prints_a_flagged_step_with_either_gate_as_it_was_before(demo, drawn):
-    out, [(model, _), _] = demo(SMALL["reset"])
-    _, middle, below, _ = drawn["gru_numpy_reset.png"].axes
-    (_, sums), (_, y), (_, z), (_, r) = (*curves(middle).values(), *curves(below).values())
-    p, i = model.parameters, int(re.search(r"^Step (\d+): ", out, re.M)[1]) - 1
+    i = int(re.search(r"^Step (\d+): ", out, re.M)[1]) - 1
     assert f": a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}\n" in out
     h_prev = (y[i - 1] - p["b_y"]) / p["W_y"]
     rows = [("as it is", z[i], r[i]), (f"r as at step {i}", z[i], r[i - 1])]
@@ -347,14 +336,13 @@ def test_the_reset_demo_prints_a_flagged_step_with_either_gate_as_it_was_before(
 
 
 def test_the_reset_demo_prints_the_error_with_r_held_at_1_the_mean_gates_and_the_weights(demo):
-    out, [(model, _), (r_held, r_held_history)] = demo(SMALL["reset"])
-    (x, _), rows = held_out("reset")[0], table(out)
+    out, [(model, history), (r_held, r_held_history)] = demo(SMALL["reset"])
+    x, _ = held_out("reset")[0]
+    flagged, (z, r), rows = x[:, 1] == 1, gates(model, x), table(out)
     assert np.all(gates(r_held, x)[1] == 1)
-    assert rows["with r held at 1"] == pytest.approx(r_held_history.held_out_mse[60], rel=1e-3)
-    for name, gate in zip("zr", gates(model, x)):
-        flagged, others = gate[x[:, 1] == 1].mean(), gate[x[:, 1] == 0].mean()
-        assert rows[f"mean {name}, flagged steps"] == pytest.approx(flagged, rel=1e-3)
-        assert rows[f"mean {name}, other steps"] == pytest.approx(others, rel=1e-3)
+    expected = [history.held_out_mse[30], r_held_history.held_out_mse[30], VARIANCE]
+    expected += [gate.mean() for gate in (z[flagged], z[~flagged], r[flagged], r[~flagged])]
+    assert list(rows.values())[:7] == pytest.approx(expected, rel=1e-3)
     weights = dict(re.findall(r"^([WUb]_.)((?: +-?\d+\.\d{3})+)$", out, re.M))
     for name, weight in model.parameters.items():
         assert weights[name].split() == [f"{value:.3f}" for value in weight.ravel()]
@@ -362,25 +350,19 @@ def test_the_reset_demo_prints_the_error_with_r_held_at_1_the_mean_gates_and_the
 
 # --- The command line ---------------------------------------------------------------------------
 
-SMALLEST = {  # options, and the names of the figures
-    "--noise 0 --hidden-size 1": {"training_curve", "forecast"},
-    "--task adding --hidden-size 1": {"adding_curve", "learning", "memory"},
-    "--task reset": {"reset_curve", "reset"},
-}
-
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("options", SMALLEST)
-def test_the_smallest_sizes_draw_whole_pictures_whatever_a_matplotlibrc_says(options, tmp_path):
+@pytest.mark.parametrize(
+    "task", ["sine --noise=0 --hidden-size=1", "adding --hidden-size=1", "reset"]
+)
+def test_the_smallest_sizes_draw_whole_pictures_whatever_a_matplotlibrc_says(task, tmp_path):
     with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 7}):
-        main([*options.split(), "--updates=1", "--seq-len=3", f"--plots-dir={tmp_path}/new/plots"])
-    files = {path.stem: path.read_bytes() for path in (tmp_path / "new" / "plots").iterdir()}
-    assert files.keys() == {f"gru_numpy_{name}" for name in SMALLEST[options]}
-    for png in files.values():  # 7 inches of 140 dots wide
-        assert png.endswith(b"IEND\xaeB`\x82") and int.from_bytes(png[16:20], "big") == 980
+        main(f"--task {task} --updates=1 --seq-len=3 --plots-dir={tmp_path}/new/plots".split())
+    figures = [matplotlib.image.imread(path) for path in (tmp_path / "new" / "plots").iterdir()]
+    assert {figure.shape[1] for figure in figures} == {980}  # 7 inches of 140 dots
 
 
-@pytest.mark.parametrize("task, updates", [("sine", 2000), ("adding", 600), ("reset", 1000)])
+@pytest.mark.parametrize("task, updates", [("sine", 400), ("adding", 600), ("reset", 1000)])
 def test_help_names_each_option_of_the_task_with_its_default(task, updates, capsys):
     with pytest.raises(SystemExit):
         main(["--task", task, "--help"])
@@ -392,7 +374,9 @@ def test_help_names_each_option_of_the_task_with_its_default(task, updates, caps
 
 
 NO_FOLDER = "--plots-dir: expected a folder for figures, got "
-WRONG_OPTIONS = [
+
+
+@pytest.mark.parametrize("argv, message", [
     ("--updates 0", "argument --updates: expected 1 to 1e+07, got 0"),
     ("--updates 1e3", "argument --updates: invalid int value: '1e3'"),
     ("--seq-len 2", "argument --seq-len: expected 3 to 1000, got 2"),
@@ -405,19 +389,15 @@ WRONG_OPTIONS = [
     ("--hidden 3", "unrecognized arguments: --hidden"),  # a later option could change what it means
     ("--plots-dir FILE", NO_FOLDER),
     ("--plots-dir FIGURE_IS_A_FOLDER", NO_FOLDER),
-    ("--plots-dir /proc/self", NO_FOLDER),  # where nobody can write
-]
-
-
-@pytest.mark.parametrize("argv, message", WRONG_OPTIONS)
+    pytest.param("--plots-dir /proc/self", NO_FOLDER, marks=pytest.mark.skipif(
+        not os.path.isdir("/proc/self"), reason="no folder that nobody can write in")),
+])  # fmt: skip
 def test_a_wrong_option_ends_with_status_2_and_what_would_be_right_before_any_work(
     argv, message, tmp_path, capsys, monkeypatch
 ):
-    if "/proc" in argv and not os.path.isdir("/proc/self"):
-        pytest.skip("no folder that nobody can write in")
     monkeypatch.setattr(gfs, "train", None)  # to call it is another error
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "FILE").write_text("mine")
+    (tmp_path / "FILE").touch()
     (tmp_path / "FIGURE_IS_A_FOLDER" / "gru_numpy_forecast.png").mkdir(parents=True)
     with pytest.raises(SystemExit) as end:
         main(["--plots-dir", "plots", *argv.split()])
@@ -426,19 +406,17 @@ def test_a_wrong_option_ends_with_status_2_and_what_would_be_right_before_any_wo
     assert err.startswith("usage: ") and message in err.splitlines()[-1]
 
 
-def test_to_look_whether_figures_can_be_written_leaves_those_that_are_there(tmp_path):
+def test_ctrl_c_ends_with_status_130_and_keeps_the_curve_and_other_figures(
+    monkeypatch, drawn, tmp_path
+):
     (tmp_path / "gru_numpy_forecast.png").write_text("mine")
-    assert gfs.parse_options(["--plots-dir", str(tmp_path), "--clip", "inf"]).clip == math.inf
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
-
-
-def test_ctrl_c_ends_with_status_130_and_keeps_the_curve(monkeypatch, drawn):
     monkeypatch.setattr(gfs, "train_step", Mock(side_effect=[3.0, 1.0, KeyboardInterrupt]))
     with pytest.raises(SystemExit) as end:
-        main([])
+        main(["--clip=inf", f"--plots-dir={tmp_path}"])
     [(name, figure)] = drawn.items()
     assert (end.value.code, name) == (130, "gru_numpy_training_curve.png")
     assert list(figure.axes[0].lines[0].get_ydata()) == [3, 2]  # the mean so far
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 # --- What the default runs show, on five seeds --------------------------------------------------
@@ -456,13 +434,10 @@ def test_on_sine_waves_the_error_is_within_1_5_times_the_best_possible(seed, out
 
 @pytest.mark.parametrize("seed", default_runs("adding"))
 def test_the_gradient_finds_its_way_back_while_the_loss_still_sits_on_its_plateau(seed, output):
-    """And at last the two marked numbers are summed, by gates that open at the marks."""
-    rows = table(output)
-    assert rows["held-out MSE"] < 0.001
-    assert rows["mean z, marked steps"] > 2 * rows["mean z, other steps"]
+    """And at last the two marked numbers are summed."""
     found = re.findall(r"^ +(\d+) +(\S+)   (\S+e\S+)$", output, re.M)
     mse, share = ({int(row[0]): float(row[i]) for row in found} for i in (1, 2))
-    assert share[50] > 1e5 * share[0] and share[600] > 0.05
+    assert share[50] > 1e5 * share[0] and share[600] > 0.05 and mse[600] < 0.001
     assert mse[25] > 0.9 / 6 and mse[50] > 0.9 / 6 and mse[125] < 0.5 / 6
 
 
