@@ -17,16 +17,15 @@ import argparse
 import copy
 import csv
 import io
-import itertools
 import math
 import os
 import re
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -115,17 +114,17 @@ class Measurement:
     validation_mse: float
 
 
-def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoader, updates: int,
+def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoader, epochs: int,
         every: int, learning_rate: float, max_norm: float, verbose: bool = False,
         ) -> tuple[list[Measurement], Measurement]:  # fmt: skip
-    """Train with Adam for so many updates, in passes over the loader, while the learning rate falls
-    to zero as a cosine. Measure before the first and after every so many of them, and keep the
-    weights with the smallest validation error. Returns all measurements, and the one of these
-    weights. Raises FloatingPointError if an error is not finite.
+    """Train with Adam for so many passes over the loader, while the learning rate falls to zero as
+    a cosine. Measure before the first update and after every so many of them, and keep the weights
+    with the smallest validation error. Returns all measurements, and the one of these weights.
+    Raises FloatingPointError if an error is not finite.
     """
-    device = next(model.parameters()).device
+    device, K = next(model.parameters()).device, epochs * len(train_loader)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, K)
 
     def measured(k: int, train_mse: float) -> Measurement:
         row = Measurement(k, train_mse, evaluate(model, validation_loader))
@@ -135,23 +134,21 @@ def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoade
             print(f"{k:8d}{train_mse:15.4g}{row.validation_mse:17.4g}", flush=True)
         return row
 
-    def passes() -> Iterator:
-        while True:
-            yield from train_loader
-
     if verbose:
         print(f"{'update':>8}{'training MSE':>15}{'validation MSE':>17}", flush=True)
-    history, total, count = [measured(0, evaluate(model, train_loader))], 0.0, 0
+    history, k, total, count = [measured(0, evaluate(model, train_loader))], 0, 0.0, 0
     best, weights = history[0], copy.deepcopy(model.state_dict())
-    for k, (x, y) in zip(range(1, updates + 1), passes()):
-        total += len(x) * train_step(model, optimizer, x.to(device), y.to(device), max_norm)
-        count += len(x)
-        schedule.step()
-        if k % every == 0 or k == updates:
-            history.append(measured(k, total / count))
-            total, count = 0.0, 0
-            if history[-1].validation_mse < best.validation_mse:
-                best, weights = history[-1], copy.deepcopy(model.state_dict())
+    for _ in range(epochs):
+        for x, y in train_loader:
+            total += len(x) * train_step(model, optimizer, x.to(device), y.to(device), max_norm)
+            count += len(x)
+            k += 1
+            schedule.step()
+            if k % every == 0 or k == K:
+                history.append(measured(k, total / count))
+                total, count = 0.0, 0
+                if history[-1].validation_mse < best.validation_mse:
+                    best, weights = history[-1], copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
     return history, best
 
@@ -199,10 +196,10 @@ def sine_task(options: Options) -> Task:
     """Next-step prediction on sine waves; learned means 1.5 times the best possible error."""
     generator, T = torch.Generator().manual_seed(options.seed), options.seq_len
     waves = [sine_waves(generator, n, T + 1, options.noise) for n in (1000, 1000, 4000)]
+    levels = {"persistence": (waves[2][:, -1] - waves[2][:, -2]).square().mean().item()}
     # T values with small noise tell the phase to a variance of 2 noise^2 / T, which moves the next
     # value by the square of its slope, 1/2 on average.
     best_possible = options.noise**2 * (1 + 1 / T)
-    levels = {"persistence": (waves[2][:, -1] - waves[2][:, -2]).square().mean().item()}
     if T % PERIOD == 0 and 0 < options.noise < 1:
         levels["best possible"] = best_possible
     learned = 1.5 * best_possible if options.noise > 0 else 0.001  # nothing gets below 0
@@ -210,12 +207,9 @@ def sine_task(options: Options) -> Task:
 
 
 def new_network(options: Options, features: int = 1) -> SequenceModel:
-    """With the first weights of this seed; on one's own series it answers 0 until it is trained."""
+    """With the first weights of this seed."""
     torch.manual_seed(options.seed)
     model = SequenceModel(options.cell, features, options.hidden_size, options.layers)
-    if options.data is not None:
-        nn.init.zeros_(model.head.weight)
-        nn.init.zeros_(model.head.bias)
     return model.to(options.device)
 
 
@@ -242,9 +236,9 @@ def plot_curve(history: list[Measurement], best: Measurement, levels: dict[str, 
 
 def sine_demo(options: Options) -> None:
     """Train one network on the sine waves, print what it reached and draw its forecasts."""
-    task, T, K = sine_task(options), options.seq_len, options.epochs
+    task, T = sine_task(options), options.seq_len
     model, loader = new_network(options), shuffled(task.train, options)
-    history, best = fit(model, loader, DataLoader(task.validation, 256), K * len(loader),
+    history, best = fit(model, loader, DataLoader(task.validation, 256), options.epochs,
                         len(loader), options.learning_rate, options.clip, verbose=True)  # fmt: skip
     mse = evaluate(model, DataLoader(task.test, 256))
     print(f"\ntest MSE        {mse:.4g}")
@@ -257,14 +251,13 @@ def sine_demo(options: Options) -> None:
     wave = sine_waves(generator, 1, T + 2 * PERIOD, options.noise).to(options.device)
     windows = wave[0, :-1].unfold(0, T, 1).transpose(1, 2)  # (2 * PERIOD, T, 1)
     ahead, free = free_running(model, windows, 1), free_running(model, wave[:, :T], 2 * PERIOD)
-    panels = Figure((7.0, 5.2)).subplots(2, sharex=True, sharey=True)
-    for axes, forecast in zip(panels, (ahead, free)):
-        axes.plot(wave[0, :, 0].cpu(), ".-", color=GREY, ms=4, lw=0.5, label="data")
-        axes.plot(range(T, T + 2 * PERIOD), forecast.flatten().cpu(), color=RED, label="forecast")
-        axes.set(ylabel="value", ylim=(-1.5, 1.7))
-    panels[0].set_title("One step ahead: each forecast sees the data before it")
-    panels[1].set(title="Free-running: the first window, then its own forecasts", xlabel="step")
-    panels[0].legend(ncols=2, loc="upper right")
+    axes, steps = Figure((7.0, 4.0)).subplots(), range(T, T + 2 * PERIOD)
+    axes.plot(wave[0, :, 0].cpu(), ".-", color=GREY, ms=4, lw=0.5, label="noisy wave")
+    axes.plot(steps, ahead.flatten().cpu(), color=BLUE, label="one step ahead")
+    axes.plot(steps, free.flatten().cpu(), color=RED, ls="--", label="free-running")
+    axes.set(title="Free-running, it sees its own predictions in place of the wave")
+    axes.set(xlabel="step", ylabel="value", ylim=(-1.5, 1.7))
+    axes.legend(ncols=3, loc="upper right")
     axes.figure.savefig(f"{files}_forecast.png")
 
 
@@ -282,24 +275,21 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
     line, or by its number, from 1, where that line holds numbers. Raises DataError.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig").rstrip("\r\n ")
         header = text.split("\n")[:1]
-        cells = {sep: len(next(csv.reader(header, delimiter=sep), [])) for sep in ",;\t"}
-        sep = max(cells, key=cells.get)
+        sep = max(",;\t", key=lambda sep: len(next(csv.reader(header, delimiter=sep), [])))
         table = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
         rows = [(table.line_num, [cell.strip() for cell in row] or [""]) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"expected lines of text in UTF-8, got {error}") from None
-    while rows and not any(rows[-1][1]):  # blank lines at the end
-        rows.pop()
-    names, index = ["1"], 0
-    if column is not None:
-        names = rows[0][1] if rows else []
+    names, index = [""], 0
+    if column is not None and rows:
+        names = rows[0][1]
         numbers = [name for name in names if NUMBER.fullmatch(name)]
-        if 0 < len(numbers) < len(names):
-            raise DataError(f"line 1: expected names, or numbers alone, got {', '.join(names):.80}")
-        if numbers:  # no header
+        if numbers == names:  # no header
             names = [str(i) for i in range(1, len(names) + 1)]
+        elif numbers:
+            raise DataError(f"line 1: expected names, or numbers alone, got {', '.join(names):.80}")
         else:
             rows = rows[1:]
         if names.count(column) != 1:
@@ -307,22 +297,14 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
             raise DataError(f"expected one of the columns {', '.join(like):.300}, got {column!r}")
         index = names.index(column)
     hint = "gaps have to be filled or cut first, decimal commas to be points"
-    if column is None:
-        hint += ", a table needs --column NAME"
+    hint += "" if column else ", a table needs --column NAME"
     for line, cells in rows:
-        if len(cells) != len(names):
-            raise DataError(
-                f"line {line}: expected {len(names)} cell(s), got {len(cells)} ({hint})"
-            )
+        if (got := len(cells)) != len(names):
+            raise DataError(f"line {line}: expected {len(names)} cell(s), got {got} ({hint})")
         if not NUMBER.fullmatch(cells[index]) or math.isinf(float(cells[index])):
-            got = f"{cells[index]!r:.40} ({hint})"
-            raise DataError(f"line {line}: expected a number like 1.5, got {got}")
+            got = f"{cells[index]!r:.40}"
+            raise DataError(f"line {line}: expected a number like 1.5, got {got} ({hint})")
     return torch.tensor([float(cells[index]) for _, cells in rows], dtype=torch.float64)
-
-
-def windows_of(values: torch.Tensor, length: int) -> torch.Tensor:
-    """All windows (n, length, 1) of values (N,), n being N - length + 1."""
-    return values.unfold(0, length, 1)[:, :, None]
 
 
 def split_series(values: torch.Tensor, W: int) -> list[torch.Tensor]:
@@ -339,13 +321,12 @@ def split_series(values: torch.Tensor, W: int) -> list[torch.Tensor]:
         i = (values - values.median()).abs().argmax()
         raise DataError(f"value {i + 1}: expected the size of the others, got {values[i]:g}")
     parts = values[:first], values[first - W - 1 : second], values[second - W - 1 :]
-    return [windows_of(part, W + 2) for part in parts]
+    return [part.unfold(0, W + 2, 1)[:, :, None] for part in parts]
 
 
 class Forecaster(nn.Module):
-    """The next value of a window is its last one, plus the change that a network and that least
-    squares expect, each times its share. The rest is the share of persistence, which expects none.
-    README.md shows how to load one that was saved.
+    """The next value of a window is its last one, plus the change that least squares and that a
+    network expect, each times its share. The rest is the share of persistence, which expects none.
     """
 
     def __init__(self, network: nn.Module, window: int) -> None:
@@ -359,45 +340,39 @@ class Forecaster(nn.Module):
         """Windows (N, W + 1, 1) of values in 64 bits: the values that follow, (N, 1, 1)."""
         changes = x.diff(dim=1) / self.unit  # (N, W, 1)
         network, _ = self.network(changes.float())
-        linear = self.linear(changes[:, :, 0])
-        change = self.shares[0] * network[:, -1] + self.shares[1] * linear
+        change = self.shares[0] * self.linear(changes[:, :, 0]) + self.shares[1] * network[:, -1]
         return (x[:, -1] + self.unit * change)[:, None], None
 
 
-def fit_forecaster(train: torch.Tensor, validation: torch.Tensor, options: Options,
-                   updates: int | None = None) -> tuple:  # fmt: skip
-    """Fit least squares and a network to windows (N, W + 2, 1), to predict each change from those
-    before it: for so many updates, or for the epochs of the options, with progress. Returns the
-    Forecaster and what fit returns.
+def fit_forecaster(train: torch.Tensor, validation: torch.Tensor, options: Options) -> tuple:
+    """Fit least squares and a network to windows (n, W + 2, 1), to predict each change from those
+    before it. Returns the Forecaster and what fit returns.
     """
-    model = Forecaster(new_network(options), train.shape[1] - 2)
+    model = Forecaster(new_network(options), options.seq_len)
+    nn.init.zeros_(model.network.head.weight)  # untrained, it expects no change
+    nn.init.zeros_(model.network.head.bias)
     model.unit = train.diff(dim=1)[:, -1].square().mean().sqrt()
     train, validation = (part.diff(dim=1) / model.unit for part in (train, validation))  # changes
-
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))
     some = train[order[: 10**6], :, 0]  # more would need more memory
     inputs = torch.cat([some[:, :-1], torch.ones(len(some), 1)], dim=1)
     solution = torch.linalg.lstsq(inputs, some[:, -1:], driver="gelsd").solution
     model.linear.weight.data, model.linear.bias.data = solution[:-1].T, solution[-1]
-
     loader = shuffled(NextStep(train.float()), options)
-    every, verbose = updates, False
-    if updates is None:
-        updates, every = options.epochs * len(loader), math.ceil(options.epochs / 30) * len(loader)
-        verbose = True
     history, best = fit(model.network, loader, DataLoader(NextStep(validation.float()), 256),
-                        updates, every, options.learning_rate, options.clip, verbose)  # fmt: skip
+                        options.epochs, math.ceil(options.epochs / 30) * len(loader),
+                        options.learning_rate, options.clip, verbose=True)  # fmt: skip
     model.network.cpu()
     return model, history, best
 
 
 def errors_by_distance(model: Forecaster, values: torch.Tensor) -> np.ndarray:
-    """RMSE 1, 2, ... steps ahead, free-running, from the steps of the test part with enough to come
-    (the last 1000 of them): as many steps ahead as the window has, or half of the part.
+    """RMSE 1, 2, ... steps ahead, free-running, from the first window of values on, W + 1 long, and
+    from the next, while enough is to come (the last 1000): up to W steps, or half of the rest.
     """
-    W, first = model.linear.in_features, len(values) * 85 // 100
-    steps = min(W, (len(values) - first + 1) // 2)
-    windows = windows_of(values[first - W - 1 :], W + 1 + steps)[-1000:]
+    W = model.linear.in_features
+    steps = min(W, (len(values) - W) // 2)
+    windows = values.unfold(0, W + 1 + steps, 1)[-1000:, :, None]
     errors = free_running(model, windows[:, : W + 1], steps) - windows[:, W + 1 :, 0]
     return errors.square().mean(dim=0).sqrt().numpy()
 
@@ -406,57 +381,45 @@ def series_demo(values: torch.Tensor, options: Options) -> None:
     """Forecast one's own series, and say what that is worth and how far ahead."""
     W, N, files = options.seq_len, len(values), options.plots_dir / options.data.stem
     train, validation, test = split_series(values, W)
-    validation = validation[-2000:]
+    validation, tested = validation[-2000:], values[-len(test) - W - 1 :]
     model, history, best = fit_forecaster(train, validation, options)
     measured = DataLoader(TensorDataset(validation[:, :-1], validation[:, -1:]), 256)
-    name, mse, rmse = options.cell.upper(), {}, {}
-    for each, alone in {"persistence": [0, 0], "linear": [0, 1], name: [1, 0]}.items():
-        model.shares[:] = torch.tensor(alone)
-        error = evaluate(model, measured)
-        mse[each] = error / model.unit.item() ** 2
-        rmse[each] = errors_by_distance(model, values)
+    names, mse, rmse = ("persistence", "linear", options.cell.upper()), [], {}
+    for name, shares in zip(names, ([0, 0], [1, 0], [0, 1])):  # each alone
+        model.shares[:] = torch.tensor(shares)
+        mse.append(evaluate(model, measured) / model.unit.item() ** 2)
+        rmse[name] = errors_by_distance(model, tested)
     # On public series 1 / MSE^2 did better than 1 / MSE, and than the best of the three alone.
-    inverse = {each: 1 / max(error, 1e-30) ** 2 for each, error in mse.items()}
-    share = {each: part / sum(inverse.values()) for each, part in inverse.items()}
-    model.shares[:] = torch.tensor([share[name], share["linear"]])
-    rmse["blend"] = errors_by_distance(model, values)
-    print_worth(rmse, share, options.seed)
+    inverse = 1 / torch.tensor(mse).clamp(min=1e-15).double().square()
+    share = inverse / inverse.sum()
+    model.shares[:] = share[1:]
+    rmse["blend"] = errors_by_distance(model, tested)
+    print("\nblend = " + " + ".join(f"{part:.2f} {name}" for part, name in zip(share, names)))
+    print_errors(rmse, options.seed)
 
-    # For what comes next, all but the shares is fitted once more, to the whole series: nothing is
-    # held out, so that the number of updates is that which was best before.
-    windows = windows_of(values, W + 2)
-    whole, _, _ = fit_forecaster(windows, windows[-2000:], options, best.updates)
-    whole.shares[:] = model.shares
-    future = free_running(whole, values[None, -W - 1 :, None], W)[0].numpy()
+    future = free_running(model, values[None, -W - 1 :, None], W)[0].numpy()
     table = np.column_stack([np.arange(N + 1, N + W + 1), future])
     np.savetxt(f"{files}_forecast.csv", table, "%.17g", ",", header="step,forecast", comments="")
     if options.save is not None:
         kept = {name: vars(options)[name] for name in ("cell", "hidden_size", "layers", "seq_len")}
-        with options.save.open("wb") as file:
-            torch.save(kept | {"forecaster": whole.state_dict()}, file)
-    level = {"persistence": mse["persistence"]}
-    plot_curve(history, best, level, Path(f"{files}_training_curve.png"))
+        torch.save(kept | {"forecaster": model.state_dict()}, options.save)
+    plot_curve(history, best, {"persistence": mse[0]}, Path(f"{files}_training_curve.png"))
     ahead = free_running(model, test[-10 * W :, :-1], 1)[:, 0]
     plot_series(values, ahead, future, rmse, Path(f"{files}_forecast.png"))
 
 
-def print_worth(rmse: dict[str, np.ndarray], share: dict[str, float], seed: int) -> None:
+def print_errors(rmse: dict[str, np.ndarray], seed: int) -> None:
     """A table of the errors 1, 2, 4, ... steps ahead, and in words what it says of the blend."""
     last = len(rmse["blend"])
-    print("\nblend = " + " + ".join(f"{part:.2f} {name}" for name, part in share.items()))
     print("\nsteps ahead" + "".join(f"{name:>14}" for name in rmse) + "   (RMSE)")
     for h in sorted({2**n for n in range(10) if 2**n < last} | {last}):
         print(f"{h:11d}" + "".join(f"{errors[h - 1]:14.5g}" for errors in rmse.values()))
-
-    def against(name: str, h: int) -> str:
-        error, other = rmse["blend"][h - 1], rmse[name][h - 1]
-        return f"{error / other:.2f} times {name}" if other > 0 else f"beside 0 of {name}"
-
-    for h in sorted({1, last}):
-        words = f"{against('persistence', h)}, {against('linear', h)}"
-        print(f"{h} ahead, the error of the blend is {words} (seed {seed}).")
     if rmse["persistence"][0] == 0:
         print("The test part stands still: it tells nothing.")
+        return
+    for h in sorted({1, last}):
+        ratio = rmse["blend"][h - 1] / rmse["persistence"][h - 1]
+        print(f"{h} ahead, the error of the blend is {ratio:.2f} times persistence (seed {seed}).")
 
 
 def plot_series(values: torch.Tensor, ahead: torch.Tensor, future: np.ndarray,
@@ -508,93 +471,90 @@ def set_forget_bias(model: SequenceModel) -> None:
 
 
 @dataclass
-class Run:
-    """One training of a comparison: how many weights, and the error of the best on the test set."""
+class Runs:
+    """One network, trained with three seeds: how many weights it has, when it was measured, and for
+    each seed the validation errors then and the error of the best weights on the test set.
+    """
 
     weights: int
-    history: list[Measurement]
-    best: Measurement
-    test_mse: float
-
-    def updates_to(self, level: float) -> float:
-        """How many updates it took to get below this validation error; infinity for never."""
-        below = (row.updates for row in self.history if row.validation_mse < level)
-        return next(below, math.inf)
+    updates: np.ndarray
+    validation_mse: np.ndarray  # (seeds, measurements)
+    test_mse: np.ndarray
 
 
-def compare(make_task: Callable[[Options], Task], options: Options, path: Path) -> None:
-    """Train a GRU and three LSTMs at three learning rates with three seeds; --seed 1 has none of
-    the seeds of --seed 0.
-    """
-    H, rates = options.hidden_size, [factor * options.learning_rate for factor in (1 / 3, 1, 3)]
-    fewer = max(1, round(H * math.sqrt(3 / 4)))  # an LSTM has 4 blocks of weights, a GRU 3
-    networks = {
-        f"GRU {H}": ("gru", H),
-        f"LSTM {H}": ("lstm", H),
-        f"LSTM {fewer}, as many weights": ("lstm", fewer),
-        f"LSTM {H}, forget bias 1": ("lstm", H),
-    }
-    runs = {name: {rate: [] for rate in rates} for name in networks}
+def run_seeds(make_task: Callable[[Options], Task], options: Options, forget_bias: bool) -> Runs:
+    """Train one network with three seeds; --seed 1 has none of those of --seed 0."""
+    histories, test_mse = [], []
     for seed in range(3 * options.seed, 3 * options.seed + 3):
-        task = make_task(Options(**vars(options) | {"seed": seed}))
-        for rate, (name, (cell, size)) in itertools.product(rates, networks.items()):
-            own = Options(**vars(options) | {"seed": seed, "cell": cell, "hidden_size": size})
-            model = new_network(own, features=task.train[0][0].shape[1])
-            if "forget bias" in name:
-                set_forget_bias(model)
-            loader = shuffled(task.train, own)
-            history, best = fit(model, loader, DataLoader(task.validation, 256),
-                                own.epochs * len(loader), 10, rate, own.clip)  # fmt: skip
-            weights = sum(parameter.numel() for parameter in model.parameters())
-            test_mse = evaluate(model, DataLoader(task.test, 256))
-            runs[name][rate].append(Run(weights, history, best, test_mse))
-            print(f"seed {seed}, rate {rate:.2g}, {name}: test MSE {test_mse:.3g}", flush=True)
-    show_comparison(runs, task, path)
+        own = Options(**vars(options) | {"seed": seed})
+        task = make_task(own)
+        model = new_network(own, features=task.train[0][0].shape[1])
+        if forget_bias:
+            set_forget_bias(model)
+        history, _ = fit(model, shuffled(task.train, own), DataLoader(task.validation, 256),
+                         own.epochs, 10, own.learning_rate, own.clip)  # fmt: skip
+        histories.append([row.validation_mse for row in history])
+        test_mse.append(evaluate(model, DataLoader(task.test, 256)))
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    updates = np.array([row.updates for row in history])
+    return Runs(weights, updates, np.array(histories), np.array(test_mse))
 
 
-def show_comparison(runs: dict[str, dict[float, list[Run]]], task: Task, path: Path) -> None:
-    """Print and draw each network at the rate with the smallest median of the validation errors."""
-    axes = Figure((7.0, 4.8)).subplots()
-    print("\nMedian (smallest - largest) of three seeds, at the rate chosen on validation")
-    print(f"{'network':40}{'weights':>8}{'learned after':>20}{'test MSE':>32}")
-    for (name, by_rate), color in zip(runs.items(), (BLUE, RED, PURPLE, GREEN)):
-        errors = {rate: [run.best.validation_mse for run in by_rate[rate]] for rate in by_rate}
-        rate = min(errors, key=lambda rate: median(errors[rate]))
-        name, chosen = f"{name}, rate {rate:.2g}", by_rate[rate]
-        updates = [row.updates for row in chosen[0].history]
-        mses = np.array([[row.validation_mse for row in run.history] for run in chosen])
-        learned = [run.updates_to(task.learned) for run in chosen]
-        print(f"{name:40}{chosen[0].weights:8d}{spread(learned, '.0f'):>20}", end="")
-        print(f"{spread([run.test_mse for run in chosen], '.3g'):>32}")
-        axes.fill_between(updates, mses.min(axis=0), mses.max(axis=0), color=color, alpha=0.2, lw=0)
-        axes.plot(updates, np.median(mses, axis=0), color=color, label=name)
-    for (name, level), dashes in zip(task.levels.items(), (":", "--")):
+def compare(make_task: Callable[[Options], Task], options: Options) -> None:
+    """Print and draw a GRU and three LSTMs, each at the one of three learning rates with which the
+    median of the best validation errors is smallest.
+    """
+    H, task, axes = options.hidden_size, make_task(options), Figure((7.0, 4.8)).subplots()
+    fewer = max(1, round(H * math.sqrt(3 / 4)))  # an LSTM has 4 blocks of weights, a GRU 3
+    networks = (
+        (f"GRU {H}", "gru", H, BLUE),
+        (f"LSTM {H}", "lstm", H, RED),
+        (f"LSTM {fewer}, as many weights", "lstm", fewer, PURPLE),
+        (f"LSTM {H}, forget bias 1", "lstm", H, GREEN),
+    )
+    print("Median (smallest - largest) of three seeds, at the rate chosen on validation")
+    print(f"{'network':40}{'weights':>8}{'learned after':>20}{'test MSE':>32}", flush=True)
+    for name, cell, size, color in networks:
+        runs = {}
+        for rate in [factor * options.learning_rate for factor in (1 / 3, 1, 3)]:
+            own = vars(options) | {"cell": cell, "hidden_size": size, "learning_rate": rate}
+            runs[rate] = run_seeds(make_task, Options(**own), "forget bias" in name)
+        rate = min(runs, key=lambda rate: np.median(runs[rate].validation_mse.min(axis=1)))
+        name, chosen, mse = f"{name}, rate {rate:.2g}", runs[rate], runs[rate].validation_mse
+        below = mse < task.learned
+        learned = np.where(below.any(axis=1), chosen.updates[below.argmax(axis=1)], math.inf)
+        print(f"{name:40}{chosen.weights:8d}{spread(learned, '.0f'):>20}", end="")
+        print(f"{spread(chosen.test_mse, '.3g'):>32}", flush=True)
+        axes.plot(chosen.updates, np.median(mse, axis=0), color=color, label=name)
+        least, most = mse.min(axis=0), mse.max(axis=0)
+        axes.fill_between(chosen.updates, least, most, color=color, alpha=0.2, lw=0)
+    levels = task.levels | {"learned": task.learned}
+    for (name, level), dashes in zip(levels.items(), (":", "--", "-.")):
         print(f"{name}: MSE {level:.4g}")
         axes.axhline(level, color="black", ls=dashes, lw=1, label=name)
-    axes.axhline(task.learned, color="black", ls="-.", lw=1, label="learned")
     axes.set(title="Median of three seeds, and their range", yscale="log")
     axes.set(xlabel="update", ylabel="validation MSE of the last step")
     axes.legend(fontsize="small", ncols=2, loc="upper right")
-    axes.figure.savefig(path)
+    axes.figure.savefig(options.plots_dir / f"gru_vs_lstm_{options.compare}.png")
 
 
-def spread(values: list[float], form: str) -> str:
+def spread(values: np.ndarray, form: str) -> str:
     """Median (smallest - largest)."""
-    return f"{median(values):{form}} ({min(values):{form}} - {max(values):{form}})"
+    return f"{np.median(values):{form}} ({min(values):{form}} - {max(values):{form}})"
 
 
 # --- The command line ---------------------------------------------------------------------------
 
 OPTIONS = {  # defaults on sine waves, on the adding problem, on one's own series; least, most
-    "epochs": (30, 75, 100, 1, 1e6, "passes over the data, or over 1000 of it at random"),
-    "batch_size": (32, 64, 32, 1, 1e5, "sequences in an update"),
-    "hidden_size": (32, 64, 32, 1, 4096, "hidden units"),
-    "layers": (1, 1, 1, 1, 100, "recurrent layers"),
-    "seq_len": (30, 50, 12, 2, 1000, "steps in a sequence"),
-    "learning_rate": (0.03, 0.01, 0.005, 1e-9, 100, "Adam's first rate, which falls to zero"),
-    "clip": (1.0, 1.0, 1.0, 1e-9, math.inf, "largest norm of the gradient; inf: any"),
-    "noise": (0.05, None, None, 0, 100, "standard deviation of the sine waves' noise"),
-    "seed": (0, 0, 0, 0, 1e9, "seed of weights, data and order"),
+    "--epochs": (30, 75, 100, 1, 1e6, "passes over the data, or over 1000 of it at random"),
+    "--batch-size": (32, 64, 32, 1, 1e5, "sequences in an update"),
+    "--hidden-size": (32, 64, 32, 1, 4096, "hidden units"),
+    "--layers": (1, 1, 1, 1, 100, "recurrent layers"),
+    "--seq-len": (30, 50, 12, 2, 1000, "steps in a sequence"),
+    "--learning-rate": (0.03, 0.01, 0.005, 1e-9, 100, "Adam's first rate, which falls to zero"),
+    "--clip": (1.0, 1.0, 1.0, 1e-9, math.inf, "largest norm of the gradient; inf: any"),
+    "--noise": (0.05, None, None, 0, 100, "standard deviation of the sine waves' noise"),
+    "--seed": (0, 0, 0, 0, 1e9, "seed of weights, data and order"),
 }
 
 
@@ -603,9 +563,7 @@ def parse_options(argv: list[str] | None) -> Options:
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.description = __doc__.splitlines()[0]
     either = parser.add_mutually_exclusive_group()
-    either.add_argument(
-        "--data", type=Path, help="your own series: one number per line, or a table"
-    )
+    either.add_argument("--data", type=Path, help="your own series: lines of numbers, or a table")
     tasks, text = ("sine", "adding"), "GRU against LSTM, 3 seeds, 3 rates (default: on sine waves)"
     either.add_argument("--compare", nargs="?", choices=tasks, const="sine", help=text)
     parser.set_defaults(cell="gru", column=None, save=None)
@@ -616,9 +574,9 @@ def parse_options(argv: list[str] | None) -> Options:
         parser.add_argument("--column", help="of a table: its name, or its number if it has none")
         parser.add_argument("--save", type=Path, help="file for what forecasts your series")
     mode = 2 if options.data else 1 if options.compare == "adding" else 0
-    for name, (*defaults, _, _, text) in OPTIONS.items():
+    for flag, (*defaults, _, _, text) in OPTIONS.items():
         if (default := defaults[mode]) is not None:
-            flag, text = "--" + name.replace("_", "-"), f"{text} (default: {default})"
+            text = f"{text} (default: {default})"
             parser.add_argument(flag, type=type(default), default=default, help=text)
     here = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=here, help=f"cpu, cuda:0 or the like (default: {here})")
@@ -626,9 +584,9 @@ def parse_options(argv: list[str] | None) -> Options:
     parser.add_argument("--plots-dir", type=Path, default=plots, help="folder for the figures")
     parser.add_argument("-h", "--help", action="help", help="show this, with the mode's defaults")
     options = parser.parse_args(argv)
-    for name, (*_, least, most, _) in OPTIONS.items():
-        if not least <= (value := getattr(options, name, least)) <= most:
-            flag = "--" + name.replace("_", "-")
+    for flag, (*_, least, most, _) in OPTIONS.items():
+        value = getattr(options, flag[2:].replace("-", "_"), least)
+        if not least <= value <= most:
             parser.error(f"argument {flag}: expected {least:g} to {most:g}, got {value}")
     save = options.save
     if save is not None and (save.is_dir() or not save.absolute().parent.is_dir()):
@@ -641,10 +599,8 @@ def parse_options(argv: list[str] | None) -> Options:
         tempfile.TemporaryFile(dir=options.plots_dir).close()
     except OSError as error:
         parser.error(f"argument --plots-dir: expected a folder for figures, got {error}")
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        parser.error(
-            f"argument --device: expected cpu, cuda:0 or the like, got {options.device}: {error}"
-        )
+    except (RuntimeError, AssertionError, NotImplementedError):
+        parser.error(f"argument --device: expected cpu, cuda:0 or the like, got {options.device}")
     return options
 
 
@@ -658,19 +614,14 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with style.context(["default", STYLE]):  # whatever the user's own matplotlibrc says
             if options.compare is not None:
-                make_task = sine_task if options.compare == "sine" else adding_task
-                path = options.plots_dir / f"gru_vs_lstm_{options.compare}.png"
-                compare(make_task, options, path)
+                compare({"sine": sine_task, "adding": adding_task}[options.compare], options)
             elif options.data is not None:
                 series_demo(read_series(options.data, options.column), options)
             else:
                 sine_demo(options)
-        sys.stdout.flush()  # so that a closed pipe is noticed here
     except DataError as error:
         print(f"gru_pytorch.py: error: --data {options.data}: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # as of | head, which has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FloatingPointError, OSError) as error:
         sys.exit(f"gru_pytorch.py: {error}")
     except KeyboardInterrupt:
@@ -678,4 +629,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # so that | head ends quietly
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()
