@@ -126,18 +126,18 @@ def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoade
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, K)
 
-    def measured(k: int, train_mse: float) -> Measurement:
+    def measure(k: int, train_mse: float) -> Measurement:
         row = Measurement(k, train_mse, evaluate(model, validation_loader))
         if not math.isfinite(row.train_mse + row.validation_mse):
-            raise FloatingPointError(f"{k} updates: error not finite; lower --learning-rate")
+            raise FloatingPointError(f"{k} updates: error not finite; lower the learning rate")
         if verbose:
             print(f"{k:8d}{train_mse:15.4g}{row.validation_mse:17.4g}", flush=True)
         return row
 
     if verbose:
         print(f"{'update':>8}{'training MSE':>15}{'validation MSE':>17}", flush=True)
-    history, k, total, count = [measured(0, evaluate(model, train_loader))], 0, 0.0, 0
-    best, weights = history[0], copy.deepcopy(model.state_dict())
+    history, k, total, count = [measure(0, evaluate(model, train_loader))], 0, 0.0, 0
+    best, best_state = history[0], copy.deepcopy(model.state_dict())
     for _ in range(epochs):
         for x, y in train_loader:
             total += len(x) * train_step(model, optimizer, x.to(device), y.to(device), max_norm)
@@ -145,11 +145,13 @@ def fit(model: nn.Module, train_loader: DataLoader, validation_loader: DataLoade
             k += 1
             schedule.step()
             if k % every == 0 or k == K:
-                history.append(measured(k, total / count))
+                history.append(measure(k, total / count))
                 total, count = 0.0, 0
                 if history[-1].validation_mse < best.validation_mse:
-                    best, weights = history[-1], copy.deepcopy(model.state_dict())
-    model.load_state_dict(weights)
+                    best, best_state = history[-1], copy.deepcopy(model.state_dict())
+    model.load_state_dict(best_state)
+    if verbose:
+        print(f"The weights after {best.updates} updates are kept.\n")
     return history, best
 
 
@@ -241,7 +243,7 @@ def sine_demo(options: Options) -> None:
     history, best = fit(model, loader, DataLoader(task.validation, 256), options.epochs,
                         len(loader), options.learning_rate, options.clip, verbose=True)  # fmt: skip
     mse = evaluate(model, DataLoader(task.test, 256))
-    print(f"\ntest MSE        {mse:.4g}")
+    print(f"test MSE        {mse:.4g}")
     for name, level in task.levels.items():
         print(f"{name:16}{level:.4g}   test is {mse / level:.2f} times that")
     files = options.plots_dir / f"{options.cell}_pytorch"
@@ -339,8 +341,8 @@ class Forecaster(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Windows (N, W + 1, 1) of values in 64 bits: the values that follow, (N, 1, 1)."""
         changes = x.diff(dim=1) / self.unit  # (N, W, 1)
-        network, _ = self.network(changes.float())
-        change = self.shares[0] * self.linear(changes[:, :, 0]) + self.shares[1] * network[:, -1]
+        by_linear, (by_network, _) = self.linear(changes[:, :, 0]), self.network(changes.float())
+        change = self.shares[0] * by_linear + self.shares[1] * by_network[:, -1]
         return (x[:, -1] + self.unit * change)[:, None], None
 
 
@@ -383,18 +385,18 @@ def series_demo(values: torch.Tensor, options: Options) -> None:
     train, validation, test = split_series(values, W)
     validation, tested = validation[-2000:], values[-len(test) - W - 1 :]
     model, history, best = fit_forecaster(train, validation, options)
-    measured = DataLoader(TensorDataset(validation[:, :-1], validation[:, -1:]), 256)
+    loader = DataLoader(TensorDataset(validation[:, :-1], validation[:, -1:]), 256)
     names, mse, rmse = ("persistence", "linear", options.cell.upper()), [], {}
     for name, shares in zip(names, ([0, 0], [1, 0], [0, 1])):  # each alone
         model.shares[:] = torch.tensor(shares)
-        mse.append(evaluate(model, measured) / model.unit.item() ** 2)
+        mse.append(evaluate(model, loader) / model.unit.item() ** 2)
         rmse[name] = errors_by_distance(model, tested)
     # On public series 1 / MSE^2 did better than 1 / MSE, and than the best of the three alone.
-    inverse = 1 / torch.tensor(mse).clamp(min=1e-15).double().square()
+    inverse = 1 / torch.tensor(mse, dtype=torch.float64).clamp(min=1e-30).square()
     share = inverse / inverse.sum()
     model.shares[:] = share[1:]
     rmse["blend"] = errors_by_distance(model, tested)
-    print("\nblend = " + " + ".join(f"{part:.2f} {name}" for part, name in zip(share, names)))
+    print("blend = " + " + ".join(f"{part:.2f} {name}" for part, name in zip(share, names)))
     print_errors(rmse, options.seed)
 
     future = free_running(model, values[None, -W - 1 :, None], W)[0].numpy()
@@ -402,7 +404,8 @@ def series_demo(values: torch.Tensor, options: Options) -> None:
     np.savetxt(f"{files}_forecast.csv", table, "%.17g", ",", header="step,forecast", comments="")
     if options.save is not None:
         kept = {name: vars(options)[name] for name in ("cell", "hidden_size", "layers", "seq_len")}
-        torch.save(kept | {"forecaster": model.state_dict()}, options.save)
+        with options.save.open("wb") as file:
+            torch.save(kept | {"forecaster": model.state_dict()}, file)
     plot_curve(history, best, {"persistence": mse[0]}, Path(f"{files}_training_curve.png"))
     ahead = free_running(model, test[-10 * W :, :-1], 1)[:, 0]
     plot_series(values, ahead, future, rmse, Path(f"{files}_forecast.png"))
@@ -414,12 +417,12 @@ def print_errors(rmse: dict[str, np.ndarray], seed: int) -> None:
     print("\nsteps ahead" + "".join(f"{name:>14}" for name in rmse) + "   (RMSE)")
     for h in sorted({2**n for n in range(10) if 2**n < last} | {last}):
         print(f"{h:11d}" + "".join(f"{errors[h - 1]:14.5g}" for errors in rmse.values()))
-    if rmse["persistence"][0] == 0:
-        print("The test part stands still: it tells nothing.")
-        return
     for h in sorted({1, last}):
-        ratio = rmse["blend"][h - 1] / rmse["persistence"][h - 1]
-        print(f"{h} ahead, the error of the blend is {ratio:.2f} times persistence (seed {seed}).")
+        if rmse["persistence"][h - 1] == 0:
+            print(f"{h} ahead, the test part stands still: it tells nothing.")
+        else:
+            ratio = rmse["blend"][h - 1] / rmse["persistence"][h - 1]
+            print(f"{h} ahead, the blend's error is {ratio:.2f} times persistence (seed {seed}).")
 
 
 def plot_series(values: torch.Tensor, ahead: torch.Tensor, future: np.ndarray,
@@ -507,23 +510,23 @@ def compare(make_task: Callable[[Options], Task], options: Options) -> None:
     H, task, axes = options.hidden_size, make_task(options), Figure((7.0, 4.8)).subplots()
     fewer = max(1, round(H * math.sqrt(3 / 4)))  # an LSTM has 4 blocks of weights, a GRU 3
     networks = (
-        (f"GRU {H}", "gru", H, BLUE),
-        (f"LSTM {H}", "lstm", H, RED),
-        (f"LSTM {fewer}, as many weights", "lstm", fewer, PURPLE),
-        (f"LSTM {H}, forget bias 1", "lstm", H, GREEN),
+        (f"GRU {H}", "gru", H, False, BLUE),
+        (f"LSTM {H}", "lstm", H, False, RED),
+        (f"LSTM {fewer}, as many weights", "lstm", fewer, False, PURPLE),
+        (f"LSTM {H}, forget bias 1", "lstm", H, True, GREEN),
     )
     print("Median (smallest - largest) of three seeds, at the rate chosen on validation")
     print(f"{'network':40}{'weights':>8}{'learned after':>20}{'test MSE':>32}", flush=True)
-    for name, cell, size, color in networks:
+    for name, cell, size, forget_bias, color in networks:
         runs = {}
         for rate in [factor * options.learning_rate for factor in (1 / 3, 1, 3)]:
             own = vars(options) | {"cell": cell, "hidden_size": size, "learning_rate": rate}
-            runs[rate] = run_seeds(make_task, Options(**own), "forget bias" in name)
+            runs[rate] = run_seeds(make_task, Options(**own), forget_bias)
         rate = min(runs, key=lambda rate: np.median(runs[rate].validation_mse.min(axis=1)))
         name, chosen, mse = f"{name}, rate {rate:.2g}", runs[rate], runs[rate].validation_mse
-        below = mse < task.learned
-        learned = np.where(below.any(axis=1), chosen.updates[below.argmax(axis=1)], math.inf)
-        print(f"{name:40}{chosen.weights:8d}{spread(learned, '.0f'):>20}", end="")
+        below = mse < task.learned  # (seeds, measurements)
+        after = np.where(below.any(axis=1), chosen.updates[below.argmax(axis=1)], math.inf)
+        print(f"{name:40}{chosen.weights:8d}{spread(after, '.0f'):>20}", end="")
         print(f"{spread(chosen.test_mse, '.3g'):>32}", flush=True)
         axes.plot(chosen.updates, np.median(mse, axis=0), color=color, label=name)
         least, most = mse.min(axis=0), mse.max(axis=0)

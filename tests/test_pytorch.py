@@ -209,7 +209,7 @@ def test_what_is_printed_drawn_and_saved_of_ones_own_series_agrees(run, drawn, f
     for h in (1, 2, 4, 8):
         assert f"\n{h:11d}" + "".join(f"{each[h - 1]:14.5g}" for each in errors.values()) in out
         ratio = f"{errors['blend'][h - 1] / errors['persistence'][h - 1]:.2f} times persistence"
-        told = f"\n{h} ahead, the error of the blend is {ratio} (seed 0).\n"
+        told = f"\n{h} ahead, the blend's error is {ratio} (seed 0).\n"
         assert (told in out) == (h in (1, 8))
 
     saved = torch.load(tmp_path / "saved.pt", weights_only=True)
@@ -248,9 +248,7 @@ def test_a_forecast_does_not_depend_on_the_unit_of_the_series(run, drawn, tmp_pa
     for unit in (1, 1e-14, 1e14):
         np.savetxt(tmp_path / "mine", unit * WAVE)
         told.append(
-            re.findall(
-                "blend = .*|error of the blend .*", run(f"--data {tmp_path}/mine --epochs 3")[1]
-            )
+            re.findall("blend = .*|blend's error .*", run(f"--data {tmp_path}/mine --epochs 3")[1])
         )
         ahead.append(float((tmp_path / "mine_forecast.csv").read_text().split(",")[-1]) / unit)
     assert told[0] == told[1] == told[2] and ahead == pytest.approx(3 * ahead[:1], rel=1e-5)
@@ -261,7 +259,7 @@ def test_a_test_part_that_stands_still_is_told_as_that(run, drawn, tmp_path):
     np.savetxt(tmp_path / "mine", [*WAVE[:84], *16 * [3.0]])
     status, out, err = run(f"--data {tmp_path / 'mine'} --epochs 1")
     assert (status, err) == (0, "") and not re.search("nan|inf|times persistence", out)
-    assert out.endswith("\nThe test part stands still: it tells nothing.\n")
+    assert out.endswith("\n8 ahead, the test part stands still: it tells nothing.\n")
 
 
 def test_lines_and_the_column_of_a_table_are_read_as_the_same_series(tmp_path):
@@ -351,7 +349,7 @@ def test_what_is_printed_and_drawn_of_the_sine_waves(run, drawn, fits):
     assert (model.recurrent.hidden_size, model.recurrent.num_layers) == (3, 2)
     task = gp.sine_task(options("--noise 0.1"))
     mse = last_step_loss(model, *task.test[:]).item()
-    assert f"\ntest MSE        {mse:.4g}\n" in out
+    assert f"\nThe weights after 20 updates are kept.\n\ntest MSE        {mse:.4g}\n" in out
     curve = curves(drawn["gru_pytorch_training_curve.png"].axes[0])
     for name, level in task.levels.items():
         assert f"\n{name:16}{level:.4g}   test is {mse / level:.2f} times that\n" in out
@@ -392,7 +390,9 @@ def test_a_figure_that_cannot_be_written_costs_no_printed_result(run, tmp_path):
 def test_divergence_ends_with_a_line_ctrl_c_without_and_a_bug_with_its_traceback(run, monkeypatch):
     for errors, k in (([1, 1, math.nan], 32), ([math.nan, 1], 0)):
         monkeypatch.setattr(gp, "evaluate", lambda *_: errors.pop(0))  # noqa: B023
-        assert run("")[0] == f"gru_pytorch.py: {k} updates: error not finite; lower --learning-rate"
+        assert (
+            run("")[0] == f"gru_pytorch.py: {k} updates: error not finite; lower the learning rate"
+        )
     monkeypatch.setattr(gp, "evaluate", lambda *_: signal.default_int_handler(signal.SIGINT, None))
     assert run("")[::2] == (130, "")
     monkeypatch.setattr(gp, "evaluate", None)
