@@ -14,10 +14,13 @@ A GRU reads a sequence x_1, ..., x_T and keeps a state h_t, of which h_0 is give
     (6)  L         = mean((y - target)^2)                             loss, over all numbers of y
     (7)  dL/dy     = 2 * (y - target) / (how many numbers y has)
 
-with sigma(a) = 1 / (1 + exp(-a)), `@` the matrix and `*` the element-wise product. Both gates are
-numbers between 0 and 1, one for each unit: z_t says how far the unit moves from its old state to
-the candidate (0 keeps, 1 replaces), r_t how much of the old state the candidate gets to see. While
-z_t is near 0, a unit keeps its state, and the gradient on its way back: so a GRU remembers.
+sigma(a) is 1 / (1 + exp(-a)), `@` the matrix and `*` the element-wise product; (8) to (13),
+clipping and Adam, stand where they are computed. A plain recurrent network writes a whole new state
+at every step, and on the way back its gradient is multiplied by a matrix each time: 50 steps leave
+next to nothing of it. The GRU blends old and new by two gates, numbers between 0 and 1 for each
+unit: z_t says how far the unit moves from its old state to the candidate (0 keeps, 1 replaces), r_t
+how much of the old state the candidate gets to see. Where z_t is near 0, the state is copied on,
+and the gradient back: so a GRU remembers.
 
 Shapes: T steps, B sequences side by side (one column each), F = input_size, H = hidden_size,
 O = output_size. x_t is (F, B); z_t, r_t, h_tilde_t and h_t are (H, B); y is (O, B);
@@ -28,7 +31,6 @@ import argparse
 import copy
 import functools
 import math
-import signal
 import tempfile
 from collections import namedtuple
 from collections.abc import Callable
@@ -81,7 +83,7 @@ class GRU:
         """Run T steps, (T, F, B) or a list of T arrays (F, B), from the state h0 (H, B) or zero.
         Returns y (O, B), and for backward the steps and h_T.
         """
-        inputs, h = checked(self, inputs, h0)  # T times (F, B), and (H, B)
+        inputs, h = checked(self, inputs, h0)  # (below) T times (F, B), and (H, B)
         p, steps = self.parameters, []
         for x in inputs:
             h_prev = h
@@ -97,8 +99,8 @@ class GRU:
     def backward(self, dy: np.ndarray, cache: tuple) -> tuple[Arrays, np.ndarray, np.ndarray]:
         """Back-propagate dy = dL/dy (O, B) through the head and all T steps (Werbos 1990).
 
-        dq stands for dL/dq and has the shape of q. A step is undone in the order (4), (3), (2),
-        (1), by these rules (a_z, a_r, a_h are what sigma and tanh act on, rh is r * h_prev):
+        dq stands for dL/dq and has the shape of q. What (4) passes back is (4a), (4b), ..., and so
+        on for (3), (2) and (1). a_z, a_r and a_h are what sigma and tanh act on. The rules:
 
             a = W @ q + b    dq = W.T @ da,  dW = da @ q.T,  db = da, summed over the columns
             s = u * v        du = ds * v,  dv = ds * u
@@ -107,8 +109,6 @@ class GRU:
             q used several times: dq is the sum of what each use gives. So h_prev, used four
             times in (1) to (4), gets four terms, and a weight gets one term from every step.
 
-        The numbers (8) to (18) are those of the same equations in README.md.
-
         Returns the gradients by the names of the weights; dL/dx_t as item t - 1 of (T, F, B); and
         dL/dh_t as item t of (T + 1, H, B). Call it before the weights change, as it uses them.
         """
@@ -116,40 +116,42 @@ class GRU:
         dy = as_array("dy", dy, (len(p["b_y"]), h_T.shape[1]), self.dtype)
         d = {name: np.zeros_like(weight) for name, weight in p.items()}
         # (5)  y = W_y @ h_T + b_y
-        d["W_y"] = dy @ h_T.T  # (8)
-        d["b_y"] = dy.sum(axis=1, keepdims=True)  # (8)
-        dh = p["W_y"].T @ dy  # (9)
+        d["W_y"] = dy @ h_T.T  # (5a)
+        d["b_y"] = dy.sum(axis=1, keepdims=True)  # (5a)
+        dh = p["W_y"].T @ dy  # (5b)
         dx_of_steps, dh_of_steps = [], [dh]
         for x, h_prev, z, r, rh, h_tilde in reversed(steps):  # here dh is dL/dh_t
             # (4)  h = (1 - z) * h_prev + z * h_tilde
-            dz = dh * (h_tilde - h_prev)  # (10)
-            dh_tilde = dh * z  # (10)
-            dh_prev = dh * (1 - z)  # (14), first term: what is kept
+            dz = dh * (h_tilde - h_prev)  # (4a)
+            dh_tilde = dh * z  # (4b)
+            dh_prev = dh * (1 - z)  # (4c) first of four terms: what is kept
 
             # (3)  h_tilde = tanh(a_h),  a_h = W_h @ x + U_h @ rh + b_h,  rh = r * h_prev
-            da_h = dh_tilde * (1 - h_tilde**2)  # (11)
-            drh = p["U_h"].T @ da_h  # (12)
-            dr = drh * h_prev  # (12)
-            dh_prev += drh * r  # (14), second term: through the candidate
-            d["W_h"] += da_h @ x.T  # (16)
-            d["U_h"] += da_h @ rh.T  # (18)
-            d["b_h"] += da_h.sum(axis=1, keepdims=True)  # (16)
+            da_h = dh_tilde * (1 - h_tilde**2)  # (3a)
+            drh = p["U_h"].T @ da_h  # (3b)
+            dr = drh * h_prev  # (3c)
+            dh_prev += drh * r  # (3d) second term: through the candidate
+            d["W_h"] += da_h @ x.T  # (3e)
+            d["U_h"] += da_h @ rh.T  # (3e)
+            d["b_h"] += da_h.sum(axis=1, keepdims=True)  # (3e)
+            dx = p["W_h"].T @ da_h  # (3f) first of three terms
 
             # (2)  r = sigma(a_r),  a_r = W_r @ x + U_r @ h_prev + b_r
-            da_r = dr * r * (1 - r)  # (13)
-            dh_prev += p["U_r"].T @ da_r  # (14), third term: through the reset gate
-            d["W_r"] += da_r @ x.T  # (16)
-            d["U_r"] += da_r @ h_prev.T  # (17)
-            d["b_r"] += da_r.sum(axis=1, keepdims=True)  # (16)
+            da_r = dr * r * (1 - r)  # (2a)
+            dh_prev += p["U_r"].T @ da_r  # (2b) third term: through the reset gate
+            d["W_r"] += da_r @ x.T  # (2c)
+            d["U_r"] += da_r @ h_prev.T  # (2c)
+            d["b_r"] += da_r.sum(axis=1, keepdims=True)  # (2c)
+            dx += p["W_r"].T @ da_r  # (2d)
 
             # (1)  z = sigma(a_z),  a_z = W_z @ x + U_z @ h_prev + b_z
-            da_z = dz * z * (1 - z)  # (13)
-            dh_prev += p["U_z"].T @ da_z  # (14), fourth term: through the update gate
-            d["W_z"] += da_z @ x.T  # (16)
-            d["U_z"] += da_z @ h_prev.T  # (17)
-            d["b_z"] += da_z.sum(axis=1, keepdims=True)  # (16)
+            da_z = dz * z * (1 - z)  # (1a)
+            dh_prev += p["U_z"].T @ da_z  # (1b) fourth term: through the update gate
+            d["W_z"] += da_z @ x.T  # (1c)
+            d["U_z"] += da_z @ h_prev.T  # (1c)
+            d["b_z"] += da_z.sum(axis=1, keepdims=True)  # (1c)
+            dx += p["W_z"].T @ da_z  # (1d)
 
-            dx = p["W_z"].T @ da_z + p["W_r"].T @ da_r + p["W_h"].T @ da_h  # (15)
             dx_of_steps.append(dx)
             dh_of_steps.append(dh_prev)
             dh = dh_prev
@@ -163,14 +165,14 @@ def clip_by_norm(gradients: Arrays, max_norm: float) -> Arrays:
     norm = math.sqrt(sum(np.sum(G.astype(np.float64) ** 2) for G in gradients.values()))
     if norm <= max_norm:
         return gradients
-    return {name: G * (max_norm / norm) for name, G in gradients.items()}  # (19)
+    return {name: G * (max_norm / norm) for name, G in gradients.items()}  # (8)
 
 
 @dataclass
 class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1) keeps moving means of each gradient, m, and of its
     square, v. As m / sqrt(v) is seldom above 1, a weight seldom moves by more than learning_rate.
-    Both means start at 0, which (22) corrects.
+    Both means start at 0, which (11) corrects.
     """
 
     learning_rate: float = 1e-3
@@ -185,11 +187,11 @@ class Adam:
         """One update of the parameters, in place."""
         self.k += 1
         for name, G in gradients.items():
-            self.m[name] = self.beta1 * self.m.get(name, 0) + (1 - self.beta1) * G  # (20)
-            self.v[name] = self.beta2 * self.v.get(name, 0) + (1 - self.beta2) * G**2  # (21)
-            m_hat = self.m[name] / (1 - self.beta1**self.k)  # (22)
-            v_hat = self.v[name] / (1 - self.beta2**self.k)  # (22)
-            parameters[name] -= self.learning_rate * m_hat / (np.sqrt(v_hat) + self.epsilon)  # (23)
+            self.m[name] = self.beta1 * self.m.get(name, 0) + (1 - self.beta1) * G  # (9)
+            self.v[name] = self.beta2 * self.v.get(name, 0) + (1 - self.beta2) * G**2  # (10)
+            m_hat = self.m[name] / (1 - self.beta1**self.k)  # (11)
+            v_hat = self.v[name] / (1 - self.beta2**self.k)  # (11)
+            parameters[name] -= self.learning_rate * m_hat / (np.sqrt(v_hat) + self.epsilon)  # (12)
 
 
 def train_step(model: GRU, adam: Adam, inputs, target: np.ndarray, max_norm: float) -> float:
@@ -286,7 +288,7 @@ def train(model: GRU, draw: Callable, options, curve=None) -> History:
         for k in range(K + 1):
             if k > 0:
                 cosine = (1 + math.cos(math.pi * (k - 1) / K)) / 2
-                adam.learning_rate = options.learning_rate * cosine  # (24)
+                adam.learning_rate = options.learning_rate * cosine  # (13)
                 x, answers = draw(rng, 32)
                 losses.append(train_step(model, adam, x, answers[-1:], options.clip))
                 history.training_mse[k] = np.mean(losses[-10:])
@@ -517,6 +519,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # so that | head ends quietly
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()
