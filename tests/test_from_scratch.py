@@ -188,11 +188,12 @@ def held_out(task, seed=0):
 def demo(monkeypatch, capsys, drawn):
     """A function that runs a demo: what it prints, and what it trains: networks and histories."""
     trained, train = [], gfs.train
-    monkeypatch.setattr(
-        gfs,
-        "train",
-        lambda model, *rest: trained.append((model, train(model, *rest))) or trained[-1][1],
-    )
+
+    def train_and_keep(model, *rest):
+        trained.append((model, train(model, *rest)))
+        return trained[-1][1]
+
+    monkeypatch.setattr(gfs, "train", train_and_keep)
 
     def run(options):
         main(options.split())
