@@ -6,6 +6,7 @@ import math
 import os
 import re
 from functools import partial
+from pathlib import Path
 from unittest.mock import Mock
 
 import matplotlib.image
@@ -49,6 +50,7 @@ def test_the_weights_are_drawn_from_plus_minus_1_over_the_root_of_H_by_the_seed(
 def test_a_weight_that_a_caller_replaces_counts_and_is_trained_and_float32_stays_float32():
     double, inputs, h0, dy = random_case(7, 4, SIZES)
     single, adam = GRU(*SIZES, dtype=np.float32), Adam()
+    assert {weight.dtype for weight in single.parameters.values()} == {np.dtype(np.float32)}
     for name, weight in double.parameters.items():
         single.parameters[name] = weight.tolist()
     y, _ = single.forward(inputs, h0)
@@ -147,6 +149,8 @@ def test_what_would_broadcast_or_lose_digits_is_refused_with_what_was_expected()
         model.forward(x[:, :, 0])
     with refused("inputs: expected shape (T, 2, B), got (0, 2, 4)"):
         model.forward(x[:0])
+    with refused("inputs: expected shape (T, 2, B), got (7, 2, 0)"):
+        model.forward(x[:, :, :0])
     with refused("step 1: expected shape (2, 4), got (1, 4)"):
         model.forward(x[:, :1])
     with refused("step 2: expected shape (2, 4), got (2, 3)"):
@@ -157,8 +161,9 @@ def test_what_would_broadcast_or_lose_digits_is_refused_with_what_was_expected()
         model.backward(dy[:1], model.forward(x)[1])
     with refused("target: expected shape (3, 4), got (4,)"):
         train_step(model, Adam(), x, dy[0], 1.0)
-    with refused("sizes: expected at least 1, got 1, 0, 1"):
-        GRU(1, 0, 1)
+    for sizes in ((0, 1, 1), (1, 0, 1), (1, 1, 0)):
+        with refused("sizes: expected at least 1, got {}, {}, {}".format(*sizes)):
+            GRU(*sizes)
     with refused("dtype: expected float32 or float64, got float16"):
         GRU(*SIZES, dtype=np.float16)
     model.parameters["b_z"] = np.zeros(5)
@@ -227,14 +232,15 @@ def test_training_is_new_data_at_every_update_and_a_rate_that_falls_to_zero_as_a
     means = {k: np.mean(losses[max(0, k - 10) : k]) for k in range(1, K + 1)}
     assert history.training_mse == means and history.held_out_mse[K] == mse
     assert list(history.held_out_mse) == [k for k in (0, 25, 50) if k < K] + [K]
+    assert sorted(gfs.REPORTS)[:7] == [0, 25, 50, 125, 250, 500, 1000]
+    assert re.match(r" +update +training MSE +held-out MSE\n +0 +- +\S+\n", out)
     assert re.search(rf"^ +{K} +{means[K]:.4g} +{mse:.4g}$", out, re.M)
 
 
-VARIANCE = np.var([sums[-1] for _, sums in held_out("reset")])
 LEVELS = {
     "sine": ("training", "noise variance", 0.05**2),
     "adding": ("adding", "always answering 1", 1 / 6),
-    "reset": ("reset", "variance of the target", VARIANCE),
+    "reset": ("reset", "variance of the target", np.var([y[-1] for _, y in held_out("reset")])),
 }
 
 
@@ -243,7 +249,9 @@ def test_the_curve_shows_the_history_and_a_level_to_compare_with(task, demo, dra
     (_, [(_, history), *_]), (name, label, level) = demo(SMALL[task]), LEVELS[task]
     axes = drawn[f"gru_numpy_{name}_curve.png"].axes[0]
     training, held_out = history.training_mse, history.held_out_mse
-    assert axes.get_yscale() == "log" and curves(axes) == {
+    labels = axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()
+    assert labels == ("update", "mean squared error", "log") and axes.get_legend()
+    assert curves(axes) == {
         "training, mean of 10 updates": ([*training], [*training.values()]),
         "held-out": ([*held_out], [*held_out.values()]),
         label: ([0, 1], [level, level]),
@@ -253,17 +261,22 @@ def test_the_curve_shows_the_history_and_a_level_to_compare_with(task, demo, dra
 def test_the_sine_demo_prints_what_its_error_is_to_be_compared_with(demo):
     out, [(_, history)] = demo(SMALL["sine"] + " --noise 0.1")
     rows, mse, best = table(out), history.held_out_mse[30], 0.01 * (1 + 1 / 30)
+    data = [gfs.sine_waves(rng, 200, 30, 0.1) for rng in default_rng([0, 1]).spawn(10)]
+    persistence = np.mean([(x[-1] - y) ** 2 for x, y in data])
     # Of a difference of two values: the wave's own 1 - cos(2 pi / 30), and two noises.
-    assert rows.pop("persistence") == pytest.approx(0.0219 + 2 * 0.01, rel=0.05)
+    assert persistence == pytest.approx(0.0219 + 2 * 0.01, rel=0.05)
+    assert rows.pop("persistence") == pytest.approx(persistence, rel=1e-3)
     expected = {"held-out MSE": mse, "best possible": best, "held-out / best possible": mse / best}
     assert rows == pytest.approx(expected | {"noise variance": 0.01}, rel=1e-3)
-    assert "best possible" not in table(demo(SMALL["sine"] + " --seq-len 20")[0])
+    for other in (" --seq-len 20", " --noise 0", " --noise 1"):
+        assert "best possible" not in table(demo(SMALL["sine"] + other)[0])
 
 
 def test_the_forecast_figure_shows_one_step_ahead_and_free_running(demo, drawn):
-    _, [(model, _)] = demo(SMALL["sine"])
+    _, [(model, _)] = demo(SMALL["sine"] + " --noise 0.1 --seed 5")
     shown = curves(drawn["gru_numpy_forecast.png"].axes[0])
     steps, wave = shown["noisy wave"]
+    assert wave == gfs.sine_waves(default_rng([5, 2]), 1, 90, 0.1)[0].ravel().tolist()
     free = wave[:30] + shown["free-running"][1]  # it sees its own predictions
     assert steps == [*range(90)]
     for name, seen in (("one step ahead", wave), ("free-running", free)):
@@ -280,6 +293,7 @@ def test_the_memory_figure_shows_the_answer_after_each_step_and_the_gate_of_ever
     assert shown["marked"] == (list(steps[marked]), list(numbers[marked]))
     assert shown["sum of the marked"][1] == [numbers[marked].sum()] * 2
     assert shown["answer after each step"] == (list(steps), answers(model, x))
+    assert top.lines[-1].get_drawstyle() == "steps-mid" and "0 keeps" in below.get_title()
     cells, opening = below.collections[0], z[marked].mean(axis=0) - z[~marked].mean(axis=0)
     assert_same(cells.get_array(), z.T[np.argsort(opening)], 1e-12)
     assert cells.get_clim() == (0, 1)
@@ -337,11 +351,13 @@ def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn)
 
 
 def test_the_reset_demo_prints_the_error_with_r_held_at_1_the_mean_gates_and_the_weights(demo):
-    out, [(model, history), (r_held, r_held_history)] = demo(SMALL["reset"])
-    x, _ = held_out("reset")[0]
+    out, [(model, history), (r_held, r_held_history)] = demo(SMALL["reset"] + " --seed 1")
+    x, _ = held_out("reset", seed=1)[0]
     flagged, (z, r), rows = x[:, 1] == 1, gates(model, x), table(out)
     assert np.all(gates(r_held, x)[1] == 1)
-    expected = [history.held_out_mse[30], r_held_history.held_out_mse[30], VARIANCE]
+    assert_same([r_held_history.weights[0]["U_h"]], [history.weights[0]["U_h"]])
+    variance = np.var([sums[-1] for _, sums in held_out("reset", seed=1)])
+    expected = [history.held_out_mse[30], r_held_history.held_out_mse[30], variance]
     expected += [gate.mean() for gate in (z[flagged], z[~flagged], r[flagged], r[~flagged])]
     assert list(rows.values())[:7] == pytest.approx(expected, rel=1e-3)
     weights = dict(re.findall(r"^([WUb]_.)((?: +-?\d+\.\d{3})+)$", out, re.M))
@@ -370,6 +386,7 @@ def test_help_names_each_option_of_the_task_with_its_default(task, updates, caps
     out = " ".join(capsys.readouterr().out.split())
     defaults = vars(gfs.parse_options(["--task", task]))
     assert defaults["updates"] == updates and ("--noise" in out) == (task == "sine")
+    assert defaults["plots_dir"] == Path(gfs.__file__).resolve().parent / "plots"
     for name in set(defaults) - {"task", "plots_dir"}:
         assert re.search(rf" {name.upper()} [^(]*\(default: {defaults[name]}\)", out), name
 
@@ -380,6 +397,7 @@ NO_FOLDER = "--plots-dir: expected a folder for figures, got "
 @pytest.mark.parametrize("argv, message", [
     ("--updates 0", "argument --updates: expected 1 to 1e+07, got 0"),
     ("--updates 1e3", "argument --updates: invalid int value: '1e3'"),
+    ("--hidden-size 0", "argument --hidden-size: expected 1 to 1000, got 0"),
     ("--seq-len 2", "argument --seq-len: expected 3 to 1000, got 2"),
     ("--learning-rate nan", "argument --learning-rate: expected 1e-09 to 100, got nan"),
     ("--clip 0", "argument --clip: expected 1e-09 to inf, got 0.0"),

@@ -133,7 +133,9 @@ def test_sine_waves_and_their_levels_are_those_of_a_phase_fitted_to_a_whole_peri
     persistence = torch.mean((x[:, -1] - y[:, -1]) ** 2).item()
     assert task.levels == pytest.approx({"persistence": persistence, "best possible": best})
     assert task.learned == pytest.approx(1.5 * best)
-    assert "best possible" not in gp.sine_task(options("--seq-len 31")).levels
+    for other in ("--seq-len 31", "--noise 0", "--noise 1"):
+        assert "best possible" not in gp.sine_task(options(other)).levels
+    assert gp.sine_task(options("--noise 0")).learned == 0.001
 
 
 def test_the_adding_problem_asks_for_the_sum_of_one_marked_number_of_either_half():
@@ -162,6 +164,8 @@ def test_each_change_is_a_target_of_one_part_alone_and_all_windows_train(fits):
         parts = gp.split_series(torch.arange(N).double().cumsum(0), W)
         targets = [(part[:, W + 1] - part[:, W]).flatten().tolist() for part in parts]
         assert targets == [[*range(W + 1, cut)], [*range(cut, last)], [*range(last, N)]]
+    gp.split_series((torch.arange(400) % 40 == 0).double().cumsum(0), 12)  # mostly stands still
+    gp.split_series(torch.tensor([*WAVE, 1e8]), 12)  # large, and yet believable
     model, *_ = gp.fit_forecaster(*parts[:2], options("--data x --epochs 1 --seq-len 2"))
     loader = fits[0][1]
     units = [loader.dataset[:][1], *(torch.cat([y for _, y in loader]) for _ in range(2))]
@@ -186,7 +190,9 @@ def by_hand(network, linear_share, network_share):
 def test_what_is_printed_drawn_and_saved_of_ones_own_series_agrees(run, drawn, fits, tmp_path):
     """On WAVE, 71 values are for training, 15 for validation, 16 for the test."""
     np.savetxt(tmp_path / "mine.txt", WAVE)
-    _, out, _ = run(f"--data {tmp_path / 'mine.txt'} --epochs 40 --save {tmp_path / 'saved.pt'}")
+    _, out, _ = run(
+        f"--data {tmp_path / 'mine.txt'} --epochs 40 --save {tmp_path / 'saved.pt'} --seed 1"
+    )
     ((network, *_, epochs, every, rate, clip),) = fits
     assert (epochs, every, rate, clip) == (40, 4, 0.005, 1.0)
     top, below = (curves(axes) for axes in drawn["mine_forecast.png"].axes)
@@ -207,7 +213,7 @@ def test_what_is_printed_drawn_and_saved_of_ones_own_series_agrees(run, drawn, f
     for h in (1, 2, 4, 8):
         assert f"\n{h:11d}" + "".join(f"{each[h - 1]:14.5g}" for each in errors.values()) in out
         ratio = f"{errors['blend'][h - 1] / errors['persistence'][h - 1]:.2f} times persistence"
-        told = f"\n{h} ahead, the blend's error is {ratio} (seed 0).\n"
+        told = f"\n{h} ahead, the blend's error is {ratio} (seed 1).\n"
         assert (told in out) == (h in (1, 8))
 
     saved = torch.load(tmp_path / "saved.pt", weights_only=True)
@@ -239,6 +245,9 @@ def test_errors_by_distance_are_those_of_every_forecast_that_ends_within_the_ser
     assert not (model.training or errors.requires_grad)
     expected = errors.square().mean(dim=0).sqrt()
     np.testing.assert_allclose(gp.errors_by_distance(model, values), expected)
+    long = torch.tensor(np.resize(WAVE, 1100))  # 1000 windows of 7 + 6 values count
+    last = gp.errors_by_distance(model, long[-1012:])
+    assert gp.errors_by_distance(model, long).tolist() == last.tolist()
 
 
 def test_a_forecast_does_not_depend_on_the_unit_of_the_series(run, drawn, tmp_path):
@@ -252,11 +261,18 @@ def test_a_forecast_does_not_depend_on_the_unit_of_the_series(run, drawn, tmp_pa
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_test_part_that_stands_still_is_told_as_that(run, drawn, tmp_path):
-    np.savetxt(tmp_path / "mine", [*WAVE[:84], *16 * [3.0]])
-    status, out, err = run(f"--data {tmp_path / 'mine'} --epochs 1")
-    assert (status, err) == (0, "") and not re.search("nan|inf|times persistence", out)
-    assert out.endswith("\n8 ahead, the test part stands still: it tells nothing.\n")
+def test_parts_that_stand_still_and_a_series_that_repeats_itself_have_an_answer(
+    run, drawn, tmp_path
+):
+    still, blend = "\n8 ahead, the test part stands still: it tells nothing.\n", "\nblend = "
+    for values, told in (
+        ([*WAVE[:84], *16 * [3.0]], still),
+        ([*WAVE[:70], *15 * [WAVE[69]], *WAVE[85:100]], blend + "0.50 persistence + 0.00 linear"),
+        (25 * [1, 2, 4, 8], blend + "0.00 persistence + 1.00 linear + 0.00 GRU\n"),
+    ):
+        np.savetxt(tmp_path / "mine", values)
+        status, out, err = run(f"--data {tmp_path / 'mine'} --epochs 1")
+        assert (status, err) == (0, "") and told in out and not re.search("nan|inf", out)
 
 
 def test_lines_and_the_column_of_a_table_are_read_as_the_same_series(tmp_path):
@@ -287,9 +303,9 @@ def untrained(monkeypatch):
 
 def test_a_gru_and_three_lstms_are_compared_at_three_rates(run, drawn, untrained, monkeypatch):
     monkeypatch.setattr(gp, "evaluate", lambda *_: 1.0)
-    _, out, _ = run("--compare --epochs 3 --batch-size 200 --learning-rate 0.06")
+    _, out, _ = run("--compare --epochs 3 --batch-size 200 --learning-rate 0.06 --clip 0.5")
     models, firsts, _, _, epochs, every, rates, clip = zip(*untrained)
-    assert ({*epochs}, {*every}, {*clip}) == ({3}, {10}, {1.0})
+    assert ({*epochs}, {*every}, {*clip}) == ({3}, {10}, {0.5})
     assert rates == pytest.approx(4 * (3 * [0.02] + 3 * [0.06] + 3 * [0.18]))
     gru, lstm, fewer, forget = firsts[::9]
     assert [type(model.recurrent) for model in models[::9]] == [nn.GRU, nn.LSTM, nn.LSTM, nn.LSTM]
@@ -297,7 +313,12 @@ def test_a_gru_and_three_lstms_are_compared_at_three_rates(run, drawn, untrained
     assert torch.sum(lstm != forget) == 2 * 32  # the forget gates, second of i, f, g, o
     biases = models[-1].recurrent.bias_ih_l0 + models[-1].recurrent.bias_hh_l0
     assert torch.all(biases[32:64] == 1)
-    assert re.findall(r", rate \S+ +(\d+) ", out) == [str(len(first)) for first in firsts[::9]]
+    names = ["GRU 32", "LSTM 32", "LSTM 28, as many weights", "LSTM 32, forget bias 1"]
+    rows = re.findall(r"^(.*), rate \S+ +(\d+) ", out, re.M)
+    assert rows == [(name, str(len(first))) for name, first in zip(names, firsts[::9])]
+    (axes,) = drawn["gru_vs_lstm_sine.png"].axes
+    assert len({line.get_color() for line in axes.lines[:4]}) == 4 and axes.get_yscale() == "log"
+    assert {"persistence", "best possible", "learned"} < curves(axes).keys()
 
 
 def test_all_networks_see_the_same_batches_of_a_seed_and_seeds_share_nothing(untrained):
@@ -345,7 +366,9 @@ def test_what_is_printed_and_drawn_of_the_sine_waves(run, drawn, fits):
     task = gp.sine_task(options("--noise 0.1"))
     mse = last_step_loss(model, *task.test[:]).item()
     assert f"\nThe weights after 20 updates are kept.\n\ntest MSE        {mse:.4g}\n" in out
-    curve = curves(drawn["gru_pytorch_training_curve.png"].axes[0])
+    (axes,) = drawn["gru_pytorch_training_curve.png"].axes
+    curve = curves(axes)
+    assert axes.get_yscale() == "log"
     for name, level in task.levels.items():
         assert f"\n{name:16}{level:.4g}   test is {mse / level:.2f} times that\n" in out
         assert curve[name][1] == [level, level]
@@ -357,6 +380,7 @@ def test_what_is_printed_and_drawn_of_the_sine_waves(run, drawn, fits):
     shown, steps = curves(drawn["gru_pytorch_forecast.png"].axes[0]), [*range(30, 90)]
     assert shown["noisy wave"][0] == [*range(90)]
     wave = torch.tensor(np.array(shown["noisy wave"][1]))
+    assert (wave[60:] - wave[30:60]).std() == pytest.approx(0.1 * 2**0.5, rel=0.3)
     expected = [model(wave[None, t - 30 : t, None])[0][0, -1, 0].item() for t in steps]
     assert shown["one step ahead"] == (steps, pytest.approx(expected, abs=1e-5))
     seen = wave[None, :30, None]
@@ -366,12 +390,15 @@ def test_what_is_printed_and_drawn_of_the_sine_waves(run, drawn, fits):
 
 
 def test_one_seed_gives_the_same_numbers_and_figures_whatever_a_matplotlibrc_says(run, tmp_path):
-    command = "--epochs 1 --hidden-size 3 --seq-len 4 --cell lstm"
+    command = f"--epochs 1 --hidden-size 3 --seq-len 4 --cell lstm --plots-dir {tmp_path}/a/b"
     first = run(command)
     with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 7}):
         assert run(command) == first
     for name in ("training_curve", "forecast"):  # 7 inches of 140 dots wide
-        assert matplotlib.image.imread(tmp_path / f"lstm_pytorch_{name}.png").shape[1] == 980
+        assert (
+            matplotlib.image.imread(tmp_path / "a" / "b" / f"lstm_pytorch_{name}.png").shape[1]
+            == 980
+        )
 
 
 def test_a_figure_that_cannot_be_written_costs_no_printed_result(run, tmp_path):
@@ -403,7 +430,7 @@ def test_a_reader_that_has_enough_is_no_error():
 
 
 @pytest.mark.parametrize("mode, T", [("", 30), ("--data x", 12), ("--compare adding", 50)])
-def test_help_shows_each_option_with_the_default_of_the_mode(mode, T, run):
+def test_help_shows_each_option_with_the_default_of_the_mode(mode, T, run, monkeypatch):
     (status, out, _), given = run(f"{mode} --help"), vars(options(mode))
     assert (status, given["seq_len"]) == (0, T) and "None" not in out
     has = {"noise": mode == "", "cell": "compare" not in mode, "column": "data" in mode}
@@ -411,6 +438,8 @@ def test_help_shows_each_option_with_the_default_of_the_mode(mode, T, run):
     for name in given.keys() - {"data", "compare", "column", "save", "plots_dir", "cell"}:
         pattern = rf"\n  --{name.replace('_', '-')} [^()]*\(default:\s+{given[name]}\)"
         assert re.search(pattern, out), name
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert re.search(r"\(default:\s+cuda\)", run("--help")[1])
 
 
 def test_wrong_options_and_bad_data_end_with_a_line_before_any_work(run, tmp_path, monkeypatch):
@@ -422,8 +451,13 @@ def test_wrong_options_and_bad_data_end_with_a_line_before_any_work(run, tmp_pat
         ("--epochs 0", "", "--epochs: expected 1 to 1e+06, got 0"),
         ("--learning-rate 1e38", "", "--learning-rate: expected 1e-09 to 100, got 1e+38"),
         ("--compare --cell lstm", "", "unrecognized arguments: --cell lstm"),
-        ("--data x --save x", "", "--save: expected another file than --data, got x"),
+        ("--clip nan", "", "--clip: expected 1e-09 to inf, got nan"),
+        ("--seq-len 1", "", "--seq-len: expected 2 to 1000, got 1"),
+        ("--epoch 3", "", "unrecognized arguments: --epoch 3"),  # a later option may begin so
+        ("--cell rnn", "", "argument --cell: invalid choice: 'rnn'"),
+        (f"--data x --save {tmp_path}/x", "", "--save: expected another file than --data, got "),
         ("--data x --save no/such", "", "--save: expected a file in a folder that exists, got no"),
+        ("--data x --save .", "", "--save: expected a file in a folder that exists, got ."),
         ("--device tpu", "", "--device: expected cpu, cuda:0 or the like, got tpu"),
         ("--plots-dir FILE", "", "--plots-dir: expected a folder for figures, got "),
         (f"--plots-dir {NOT_WRITABLE}", "", "--plots-dir: expected a folder for figures, got "),
@@ -433,7 +467,9 @@ def test_wrong_options_and_bad_data_end_with_a_line_before_any_work(run, tmp_pat
         ("--data FILE", "\xff", "expected lines of text in UTF-8, got 'utf-8' codec"),
         ("--data FILE", 22 * "1\n", "expected at least 23 values for --seq-len 12, got 22"),
         ("--data FILE", 99 * "7.3\n", "expected numbers that vary"),
+        ("--data FILE", 75 * "7\n" + 25 * "8\n", "expected numbers that vary"),
         ("--data FILE", 90 * "1\n2\n" + "1e20", "value 181: expected the size of the others, got"),
+        ("--data FILE", "1\n-1e20\n" + 90 * "1\n2\n", "value 2: expected the size of the others"),
         ("--data FILE --column b", "a,b\n1,2\n2,NA", f"line 3: {number} 'NA' {gap}"),
         ("--data FILE --column 2", "2020,7\n1,2,3", f"line 2: expected 2 cell(s), got 3 {gap}"),
         ("--data FILE --column 2", "May,7,2\n1,2,3", "line 1: expected names, or numbers alone, "),
