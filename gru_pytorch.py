@@ -501,6 +501,8 @@ def run_seeds(make_task: Callable[[Options], Task], options: Options, forget_bia
                          own.epochs, 10, own.learning_rate, own.clip)  # fmt: skip
         histories.append([row.validation_mse for row in history])
         test_mse.append(evaluate(model, DataLoader(task.test, 256)))
+        network = f"{own.cell} {own.hidden_size}, rate {own.learning_rate:.2g}"
+        print(f"seed {seed}, {network}: test MSE {test_mse[-1]:.3g}", flush=True)
     weights = sum(parameter.numel() for parameter in model.parameters())
     updates = np.array([row.updates for row in history])
     return Runs(weights, updates, np.array(histories), np.array(test_mse))
@@ -518,8 +520,7 @@ def compare(make_task: Callable[[Options], Task], options: Options) -> None:
         (f"LSTM {fewer}, as many weights", "lstm", fewer, False, PURPLE),
         (f"LSTM {H}, forget bias 1", "lstm", H, True, GREEN),
     )
-    print("Median (smallest - largest) of three seeds, at the rate chosen on validation")
-    print(f"{'network':40}{'weights':>8}{'learned after':>20}{'test MSE':>32}", flush=True)
+    rows = [f"{'network':40}{'weights':>8}{'learned after':>20}{'test MSE':>32}"]
     for name, cell, size, forget_bias, color in networks:
         runs = {}
         for rate in [factor * options.learning_rate for factor in (1 / 3, 1, 3)]:
@@ -529,11 +530,13 @@ def compare(make_task: Callable[[Options], Task], options: Options) -> None:
         name, chosen, mse = f"{name}, rate {rate:.2g}", runs[rate], runs[rate].validation_mse
         below = mse < task.learned  # (seeds, measurements)
         after = np.where(below.any(axis=1), chosen.updates[below.argmax(axis=1)], math.inf)
-        print(f"{name:40}{chosen.weights:8d}{spread(after, '.0f'):>20}", end="")
-        print(f"{spread(chosen.test_mse, '.3g'):>32}", flush=True)
+        learned, test_mse = spread(after, ".0f"), spread(chosen.test_mse, ".3g")
+        rows.append(f"{name:40}{chosen.weights:8d}{learned:>20}{test_mse:>32}")
         axes.plot(chosen.updates, np.median(mse, axis=0), color=color, label=name)
         least, most = mse.min(axis=0), mse.max(axis=0)
         axes.fill_between(chosen.updates, least, most, color=color, alpha=0.2, lw=0)
+    print("\nMedian (smallest - largest) of three seeds, at the rate chosen on validation")
+    print(*rows, sep="\n")
     levels = task.levels | {"learned": task.learned}
     for (name, level), dashes in zip(levels.items(), (":", "--", "-.")):
         print(f"{name}: MSE {level:.4g}")

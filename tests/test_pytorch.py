@@ -321,7 +321,7 @@ def test_a_gru_and_three_lstms_are_compared_at_three_rates(run, drawn, untrained
     assert {"persistence", "best possible", "learned"} < curves(axes).keys()
 
 
-def test_all_networks_see_the_same_batches_of_a_seed_and_seeds_share_nothing(untrained):
+def test_all_networks_see_the_same_batches_of_a_seed_and_seeds_share_nothing(untrained, capsys):
     command = "--compare adding --seq-len 6 --batch-size 200 --seed"
     for seed, cell, rate in ((0, "gru", 1), (0, "gru", 2), (0, "lstm", 1), (1, "gru", 1)):
         own = vars(options(f"{command} {seed}")) | {"cell": cell, "learning_rate": rate}
@@ -334,6 +334,7 @@ def test_all_networks_see_the_same_batches_of_a_seed_and_seeds_share_nothing(unt
         assert not torch.equal(batches[i], batches[j]) and not torch.equal(firsts[i], firsts[j])
     task = gp.adding_task(options(f"{command} 5"))
     assert torch.equal(validation[-1].dataset[:][0], task.validation[:][0])
+    assert capsys.readouterr().out.endswith(f": test MSE {runs.test_mse[-1]:.3g}\n")
     assert runs.test_mse[-1] == pytest.approx(last_step_loss(models[-1], *task.test[:]).item())
 
 
@@ -346,7 +347,7 @@ def test_the_rate_is_chosen_by_the_median_of_the_best_validation_errors(run, dra
     monkeypatch.setattr(gp, "run_seeds", lambda _, own, bias: runs[own.learning_rate == 0.01])
     monkeypatch.setattr(gp, "adding_task", lambda _: gp.Task(None, None, None, {"level": 0.3}, 2.5))
     _, out, _ = run("--compare adding")
-    _, _, row, *_, level, learned = (re.split("  +", line) for line in out.splitlines())
+    *_, row, _, _, _, level, learned = (re.split("  +", line) for line in out.splitlines())
     assert row == ["GRU 64, rate 0.01", "401", "20 (10 - inf)", "7 (6 - 8)"]
     assert (level, learned) == (["level: MSE 0.3"], ["learned: MSE 2.5"])
     (axes,) = drawn["gru_vs_lstm_adding.png"].axes
