@@ -432,6 +432,7 @@ def test_a_reader_that_has_enough_is_no_error():
 
 @pytest.mark.parametrize("mode, T", [("", 30), ("--data x", 12), ("--compare adding", 50)])
 def test_help_shows_each_option_with_the_default_of_the_mode(mode, T, run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (status, out, _), given = run(f"{mode} --help"), vars(options(mode))
     assert (status, given["seq_len"]) == (0, T) and "None" not in out
     has = {"noise": mode == "", "cell": "compare" not in mode, "column": "data" in mode}
