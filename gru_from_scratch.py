@@ -31,6 +31,7 @@ import argparse
 import copy
 import functools
 import math
+import signal
 import tempfile
 from collections import namedtuple
 from collections.abc import Callable
@@ -379,9 +380,10 @@ def adding_demo(options: argparse.Namespace) -> None:
 def plot_memory(model: GRU, x: np.ndarray, folder: Path) -> None:
     """Of one sequence x (T, 2, 1): the answer after each step, and z of every unit."""
     t, numbers, marked = np.arange(1, len(x) + 1), x[:, 0, 0], x[:, 1, 0] == 1
-    answers = [model.forward(x[:n])[0].item() for n in t]
-    _, (steps, _) = model.forward(x)
+    _, (steps, h_T) = model.forward(x)
     z = np.hstack([step.z for step in steps])  # (H, T)
+    h = np.hstack([*(step.h_prev for step in steps[1:]), h_T])
+    answers = (model.parameters["W_y"] @ h + model.parameters["b_y"])[0]  # (5), after each step
     top, below = Figure((7.0, 6.0)).subplots(2, sharex=True)
     top.plot(t, numbers, ".", color=GREY, label="numbers")
     top.plot(t[marked], numbers[marked], "o", color=ORANGE, label="marked")
@@ -428,9 +430,9 @@ def reset_demo(options: argparse.Namespace) -> None:
 def show_one_unit(model: GRU, x: np.ndarray, sums: np.ndarray, folder: Path) -> None:
     """Of x (T, 2, 1) print a flagged step by hand, also with one gate as before it; draw all."""
     p, t, flags = model.parameters, np.arange(1, len(x) + 1), x[:, 1, 0]
-    answers = [model.forward(x[:n])[0].item() for n in t]
-    _, (steps, _) = model.forward(x)
+    _, (steps, h_T) = model.forward(x)
     z, r, h_prev = (np.ravel(q) for q in zip(*((s.z, s.r, s.h_prev) for s in steps)))
+    answers = (p["W_y"] * np.append(h_prev[1:], h_T) + p["b_y"])[0]  # (5), after each step
     i = 1 + np.argmax(sums[:-1] * flags[1:])  # the flag with the most to forget
     print(f"\nStep {t[i]}: a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}")
     print(f"{'z':>24}{'r':>8}{'h_prev':>8}{'h_tilde':>8}{'h':>8}{'answer':>8}")
@@ -519,4 +521,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # so that | head ends quietly
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()

@@ -277,13 +277,15 @@ def read_series(path: Path, column: str | None) -> torch.Tensor:
     line, or by its number, from 1, where that line holds numbers. Raises DataError.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig").rstrip("\r\n ")
+        text = path.read_bytes().decode("utf-8-sig")
         header = text.split("\n")[:1]
         sep = max(",;\t", key=lambda sep: len(next(csv.reader(header, delimiter=sep), [])))
         table = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
         rows = [(table.line_num, [cell.strip() for cell in row] or [""]) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"expected lines of text in UTF-8, got {error}") from None
+    while rows and not any(rows[-1][1]):  # blank lines at the end
+        rows.pop()
     names, index = [""], 0
     if column is not None and rows:
         names = rows[0][1]

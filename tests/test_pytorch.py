@@ -187,54 +187,72 @@ def by_hand(network, linear_share, network_share):
     return np.concatenate([np.full(13, np.nan), ahead])
 
 
-def test_what_is_printed_drawn_and_saved_of_ones_own_series_agrees(run, drawn, fits, tmp_path):
-    """On WAVE, 71 values are for training, 15 for validation, 16 for the test."""
+@pytest.fixture
+def own(run, drawn, fits, tmp_path):
+    """A run on WAVE, of which 71 values train, 15 validate and 16 test: what it prints, the network
+    that it trains, what comes after its loaders in the call of fit, and the forecaster it saves."""
     np.savetxt(tmp_path / "mine.txt", WAVE)
-    _, out, _ = run(
-        f"--data {tmp_path / 'mine.txt'} --epochs 40 --save {tmp_path / 'saved.pt'} --seed 1"
-    )
-    ((network, *_, epochs, every, rate, clip),) = fits
-    assert (epochs, every, rate, clip) == (40, 4, 0.005, 1.0)
-    top, below = (curves(axes) for axes in drawn["mine_forecast.png"].axes)
-    errors, inverse = {name: below[name][1] for name in below}, {}
+    command = f"--data {tmp_path / 'mine.txt'} --save {tmp_path / 'saved.pt'} --epochs 40 --seed 1"
+    _, out, _ = run(command)
+    ((network, _, _, *rest),) = fits
+    saved = torch.load(tmp_path / "saved.pt", weights_only=True)
+    fresh = gp.SequenceModel(saved["cell"], 1, saved["hidden_size"], saved["layers"])
+    forecaster = gp.Forecaster(fresh, saved["seq_len"])
+    forecaster.load_state_dict(saved["forecaster"])
+    return out, network, rest, forecaster
+
+
+def test_the_blend_weighs_each_forecast_by_1_over_its_mse_squared_in_validation(own, drawn):
+    out, network, _, forecaster = own
+    below, inverse = curves(drawn["mine_forecast.png"].axes[1]), {}
     for name, alone in {"persistence": (0, 0), "linear": (1, 0), "GRU": (0, 1)}.items():
-        difference = by_hand(network, *alone)[:102] - WAVE
-        inverse[name] = 1 / np.mean(difference[71:86] ** 2) ** 2
-        one_ahead = math.sqrt(np.mean(difference[86:95] ** 2))  # where 8 steps are to come
-        assert errors[name][0] == pytest.approx(one_ahead, rel=1e-5)
+        errors = by_hand(network, *alone)[:102] - WAVE
+        inverse[name] = 1 / np.mean(errors[71:86] ** 2) ** 2
+        one_ahead = math.sqrt(np.mean(errors[86:95] ** 2))  # where 8 steps are to come
+        assert below[name][1][0] == pytest.approx(one_ahead, rel=1e-5)
     share = {name: each / sum(inverse.values()) for name, each in inverse.items()}
     assert f"blend = {' + '.join(f'{each:.2f} {name}' for name, each in share.items())}\n" in out
+    assert forecaster.shares.tolist() == pytest.approx([share["linear"], share["GRU"]], rel=1e-4)
 
-    ahead, steps = by_hand(network, share["linear"], share["GRU"]), [*range(87, 103)]
+
+def test_the_table_and_the_verdict_tell_the_errors_that_are_drawn(own, drawn):
+    out, network, _, forecaster = own
+    top, below = (curves(axes) for axes in drawn["mine_forecast.png"].axes)
+    ahead, steps = by_hand(network, *forecaster.shares.tolist()), [*range(87, 103)]
     assert top["data"] == (steps, WAVE[86:].tolist())
-    assert top["test part, one step ahead"] == (steps, pytest.approx(ahead[86:102], rel=1e-4))
+    assert top["test part, one step ahead"] == (steps, pytest.approx(ahead[86:102], rel=1e-5))
     one_ahead = math.sqrt(np.mean((ahead[86:95] - WAVE[86:95]) ** 2))
-    assert errors["blend"][0] == pytest.approx(one_ahead, rel=1e-4)
+    errors = {name: y for name, (_, y) in below.items()}
+    assert errors["blend"][0] == pytest.approx(one_ahead, rel=1e-5)
     for h in (1, 2, 4, 8):
         assert f"\n{h:11d}" + "".join(f"{each[h - 1]:14.5g}" for each in errors.values()) in out
         ratio = f"{errors['blend'][h - 1] / errors['persistence'][h - 1]:.2f} times persistence"
         told = f"\n{h} ahead, the blend's error is {ratio} (seed 1).\n"
         assert (told in out) == (h in (1, 8))
 
-    saved = torch.load(tmp_path / "saved.pt", weights_only=True)
-    network = gp.SequenceModel(saved["cell"], 1, saved["hidden_size"], saved["layers"])
-    forecaster = gp.Forecaster(network, saved["seq_len"])
-    forecaster.load_state_dict(saved["forecaster"])
+
+def test_what_comes_next_is_forecast_by_what_is_saved_and_has_a_band(own, drawn, tmp_path):
+    _, network, _, forecaster = own
+    top, below = drawn["mine_forecast.png"].axes
+    steps, future = curves(top)["what comes next; band: RMSE of this distance"]
     expected = gp.free_running(forecaster, torch.tensor(WAVE)[None, -13:, None], 12)[0].tolist()
-    future = top["what comes next; band: RMSE of this distance"]
-    assert future == ([*range(103, 115)], pytest.approx(expected))
-    assert expected[0] == pytest.approx(ahead[102], rel=1e-4)
-    band = drawn["mine_forecast.png"].axes[0].collections[0].get_paths()[0].vertices
-    for step, forecast, error in zip(*future, errors["blend"]):
-        edges = {y for x, y in band if x == step}
+    assert (steps, future) == ([*range(103, 115)], pytest.approx(expected))
+    last = by_hand(network, *forecaster.shares.tolist())[102]
+    assert future[0] == pytest.approx(last, rel=1e-5)
+    for step, forecast, error in zip(steps, future, curves(below)["blend"][1]):
+        edges = {y for x, y in top.collections[0].get_paths()[0].vertices if x == step}
         assert [min(edges), max(edges)] == pytest.approx([forecast - error, forecast + error])
     lines = (tmp_path / "mine_forecast.csv").read_text().splitlines()
-    assert lines == ["step,forecast", *(f"{i},{value:.17g}" for i, value in zip(*future))]
+    assert lines == ["step,forecast", *(f"{i},{value:.17g}" for i, value in zip(steps, future))]
 
+
+def test_ones_own_network_begins_at_the_persistence_of_the_part_that_the_curve_shows(own, drawn):
+    _, _, rest, _ = own
     curve, changes = curves(drawn["mine_training_curve.png"].axes[0]), np.diff(WAVE)
-    start = np.mean(changes[70:85] ** 2) / np.mean(changes[12:70] ** 2)  # of persistence
+    start = np.mean(changes[70:85] ** 2) / np.mean(changes[12:70] ** 2)
     assert [curve[n][1][0] for n in ("persistence", "validation")] == pytest.approx([start, start])
     assert 0 < curve["best: its weights are kept"][0][0] < 80
+    assert rest == [40, 4, 0.005, 1.0]  # epochs, every, rate, clip
 
 
 def test_errors_by_distance_are_those_of_every_forecast_that_ends_within_the_series():
@@ -281,7 +299,7 @@ def test_lines_and_the_column_of_a_table_are_read_as_the_same_series(tmp_path):
         ("sold" + 79 * ";a" + "".join(f"\n{n}{79 * ';1,5'}" for n in (1, 2.5, -300)), "sold"),
         ("\ufeffsold \tnote\t\r\n1\tof\t\r\n2.5\tmy\t\r\n-3e2\town\t\r\n\r\n", "sold"),
         ('day,sold\n1\u2028May\x0b,1\n"2, ""May""",2.5\n"3\nMay",-3e2\n', "sold"),
-        ("2,1\n1,2.5\n6,-3e2", "2"),
+        ("2,1\n1,2.5\n6,-3e2\n,\n,\n", "2"),
     ):
         (tmp_path / "series").write_bytes(content.encode())
         assert gp.read_series(tmp_path / "series", column).tolist() == [1, 2.5, -300], content
@@ -423,9 +441,12 @@ def test_divergence_ends_with_a_line_ctrl_c_without_and_a_bug_with_its_traceback
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end in another way there")
-def test_a_reader_that_has_enough_is_no_error():
-    command, pipe = [sys.executable, ROOT / "gru_pytorch.py", "--help"], subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as child:
+@pytest.mark.parametrize("script", ["gru_pytorch.py --epochs", "gru_from_scratch.py --updates"])
+def test_a_reader_that_has_enough_is_no_error(script, tmp_path):
+    command = [sys.executable, *script.split(), "1", "--plots-dir", tmp_path]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as child:
+        child.stdout.readline()
         child.stdout.close()
         assert (child.stderr.read(), child.wait()) == (b"", -signal.SIGPIPE)
 
