@@ -292,7 +292,7 @@ def test_the_memory_figure_shows_the_answer_after_each_step_and_the_gate_of_ever
     assert shown["numbers"] == (list(steps), list(numbers))
     assert shown["marked"] == (list(steps[marked]), list(numbers[marked]))
     assert shown["sum of the marked"][1] == [numbers[marked].sum()] * 2
-    assert shown["answer after each step"] == (list(steps), answers(model, x))
+    assert shown["answer after each step"] == (list(steps), pytest.approx(answers(model, x)))
     assert top.lines[-1].get_drawstyle() == "steps-mid" and "0 keeps" in below.get_title()
     cells, opening = below.collections[0], z[marked].mean(axis=0) - z[~marked].mean(axis=0)
     assert_same(cells.get_array(), z.T[np.argsort(opening)], 1e-12)
@@ -318,15 +318,15 @@ def test_the_learning_figure_and_table_show_the_share_of_the_gradient_by_update(
 
 
 def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn):
-    out, [(model, _), _] = demo(SMALL["reset"])
+    _, [(model, _), _] = demo(SMALL["reset"])
     *panels, state = drawn["gru_numpy_reset.png"].axes
     numbers, steps = panels[0].lines[0].get_ydata(), list(range(1, 13))
     flags = [bar.get_height() > 0 for bar in panels[0].patches]
     x = np.stack([numbers, flags], axis=1)[:, :, None].astype(float)
-    (z, r), sums, y = (np.squeeze(gates(model, x)), sums_by_hand(numbers, flags), answers(model, x))
+    z, r = np.squeeze(gates(model, x))
     assert {**curves(panels[1]), **curves(panels[2])} == {
-        "sum from the last flag, inclusive": (steps, pytest.approx(sums)),
-        "answer": (steps, y),
+        "sum from the last flag, inclusive": (steps, pytest.approx(sums_by_hand(numbers, flags))),
+        "answer": (steps, pytest.approx(answers(model, x))),
         "update z: 0 keeps, 1 replaces": (steps, list(z)),
         "reset r: 0 = candidate ignores the old state": (steps, list(r)),
     }
@@ -336,10 +336,15 @@ def test_the_reset_figure_shows_the_sums_the_answers_and_both_gates(demo, drawn)
         bands = [(bar.get_center()[0], bar.get_height() > 0) for bar in axes.patches]
         assert bands == list(zip(steps, flags))
         assert all(np.all(line.get_ydata() <= axes.get_ylim()[1]) for line in axes.lines)
-    p = model.parameters
-    assert p["W_y"] * state.get_ylim() + p["b_y"] == pytest.approx(np.array([panels[1].get_ylim()]))
+    p, limits = model.parameters, np.array([panels[1].get_ylim()])
+    assert p["W_y"] * state.get_ylim() + p["b_y"] == pytest.approx(limits)
 
-    i = int(re.search(r"^Step (\d+): ", out, re.M)[1]) - 1
+
+def test_the_reset_demo_prints_a_flagged_step_with_either_gate_as_it_was_before(demo, drawn):
+    out, [(model, _), _] = demo(SMALL["reset"])
+    _, middle, below, _ = drawn["gru_numpy_reset.png"].axes
+    (_, sums), (_, y), (_, z), (_, r) = (*curves(middle).values(), *curves(below).values())
+    p, i = model.parameters, int(re.search(r"^Step (\d+): ", out, re.M)[1]) - 1
     assert f": a flag and the number {sums[i]:.2f}, when the sum was {sums[i - 1]:.2f}\n" in out
     h_prev = (y[i - 1] - p["b_y"]) / p["W_y"]
     rows = [("as it is", z[i], r[i]), (f"r as at step {i}", z[i], r[i - 1])]
