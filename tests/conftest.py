@@ -19,25 +19,33 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def table(out):
-    """The first number of each row that a script ends with, by the label of the row."""
-    rows = re.findall(r"^(\S+(?: \S+)*)  +(-?\d\S*)", out, re.MULTILINE)
-    return {label: float(value) for label, value in rows}
+    """The numbers of each row that a script prints, by the label of the row."""
+    rows = re.findall(r"^(\S+(?: \S+)*)((?:  +-?\d\S*)+)$", out, re.MULTILINE)
+    return {label: [float(number) for number in numbers.split()] for label, numbers in rows}
 
 
 def curves(axes):
-    """What the legend of a plot names: lists of x and y, by label."""
+    """What is named in a plot: lists of x and y, by label."""
     named = zip(*axes.get_legend_handles_labels(), strict=True)
     return {label: (list(line.get_xdata()), list(line.get_ydata())) for line, label in named}
 
 
+def record_figures(monkeypatch):
+    """From now on figures are kept, by the names of their files, which are left empty."""
+    figures = {}
+
+    def savefig(figure, path, **_):
+        figures[re.sub(r"\.\d+\.part$", "", Path(path).name)] = figure
+        Path(path).touch()
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return figures
+
+
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that a script saves, by the names of their files, instead of the files."""
-    figures = {}
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, path: figures.update({Path(path).name: self})
-    )
-    return figures
+    """The figures that a script saves, by the names of their files."""
+    return record_figures(monkeypatch)
 
 
 @pytest.fixture(scope="session", autouse=True)
