@@ -675,15 +675,15 @@ def units_with_a_gate_held(seed: int) -> dict[str, GRU]:
 
 
 def sequence_with_restarts(seed: int, length: int) -> np.ndarray:
-    """x (length, 2, 1), which of 1000 sequences drops the largest sum at a flag, if possible of
-    those where two flags or more drop a sum and none drops less than 1.
+    """x (length, 2, 1), which of 1000 sequences drops the largest sum at a flag: if possible of
+    those where two flags or more drop sums of 1 to 3, which are common in training.
     """
     x, _ = sums_since_flag(np.random.default_rng([seed, PICTURE]), 1000, length)
     flags = x[1:, 1] == 1  # all but the first, before which there is nothing
     sums_before = running_sums(x)[:-1]
     smallest = np.where(flags, sums_before, np.inf).min(axis=0)
     largest = np.where(flags, sums_before, 0).max(axis=0)
-    wanted = (flags.sum(axis=0) >= 2) & (smallest >= 1)
+    wanted = (flags.sum(axis=0) >= 2) & (smallest >= 1) & (largest <= 3)
     if wanted.any():
         largest[~wanted] = 0
     return x[:, :, [np.argmax(largest)]]
