@@ -15,13 +15,14 @@ A GRU reads a sequence x_1, ..., x_T and keeps a state h_t, of which h_0 is give
     (7)  dL/dy     = 2 * (y - target) / (how many numbers y has)
 
 sigma(a) is 1 / (1 + exp(-a)), `@` the matrix and `*` the element-wise product; clipping and Adam,
-(8) to (14), follow below. A plain recurrent network writes a whole new state at every step, and on
-the way back its gradient is multiplied by the same matrix each time: over 50 steps it usually
-shrinks to nothing, or explodes. A GRU blends old and new instead. Unit by unit, z_t near 0 keeps
-the old state, z_t near 1 overwrites it with the candidate; r_t near 0 keeps the old state out of
-the candidate, r_t near 1 lets it in. Where z_t stays near 0, the state is handed on almost as it
-is, and so is the gradient on its way back, by the first of four terms, (4c); the other three have a
-factor z_t. That is how a GRU remembers.
+(8) to (13), stand at their lines below. A plain recurrent network writes a whole new state at every
+step, and on the way back its gradient is multiplied by the same matrix each time, and by a slope of
+at most 1: over 50 steps it usually shrinks to nothing, or explodes. A GRU blends old and new
+instead. Unit by unit, z_t near 0 keeps the old state, z_t near 1 overwrites it with the candidate;
+r_t near 0 keeps the old state out of the candidate, r_t near 1 lets it in. Where z_t stays near 0,
+the state is handed on almost as it is. The gradient goes back the same way, by the first of four
+terms, (4c); the others come from units that are being overwritten, with a factor z_t. That is how a
+GRU remembers.
 
 Shapes: T steps, B sequences side by side (a batch, one column each), F = input_size,
 H = hidden_size, O = output_size. x_t is (F, B); z_t, r_t, h_tilde_t and h_t are (H, B); y and its
@@ -54,7 +55,7 @@ Step = namedtuple("Step", "x h_prev z r rh h_tilde h")
 
 
 def sigmoid(a: np.ndarray) -> np.ndarray:
-    """sigma(a) = 1 / (1 + exp(-a)), between 0 and 1. (Below -700, exp warns; 0 is right.)"""
+    """sigma(a) = 1 / (1 + exp(-a)), between 0 and 1. If exp overflows, it warns; 0 is right."""
     return 1 / (1 + np.exp(-a))
 
 
@@ -76,7 +77,7 @@ class GRU:
     """A GRU with an affine head on its last state: a sequence in, one prediction out.
 
     The cell of Chung et al. 2014 (arXiv 1412.3555). torch.nn.GRU is another: its z is our 1 - z,
-    and where (3) has U_h @ (r * h) it has r * (U_h @ h + b), with b a second bias.
+    and where (3) has U_h @ (r * h_{t-1}) it has r * (U_h @ h_{t-1} + b), with b a second bias.
     """
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int, seed: int = 0) -> None:
@@ -134,8 +135,9 @@ class GRU:
             s = sigma(a)     da = ds * s * (1 - s)
             s = tanh(a)      da = ds * (1 - s^2)
 
-        What is used several times gets the sum of what each use gives. (1) to (4) use h_prev four
-        times, so that it gets four terms; they use x three times; every step uses the weights.
+        What is used several times gets the sum of what each use gives. h_prev is used four times,
+        so that it gets four terms: what (4) keeps of it, what goes into the candidate (3), and one
+        through each gate, (2) and (1). x is used three times, a weight at every step.
 
         Returns the gradients by the names of the weights; dL/dx_t as item t - 1 of (T, F, B), for a
         layer below; and dL/dh_t as item t of (T + 1, H, B). Call it before the weights change, as
@@ -144,7 +146,7 @@ class GRU:
         p = self.parameters
         d = {name: np.zeros_like(weight) for name, weight in p.items()}
         # (5)  y = W_y @ h_T + b_y
-        d["W_y"] += dy @ steps[-1].h.T  # (5a) += as with a loss at more steps there is more to come
+        d["W_y"] += dy @ steps[-1].h.T  # (5a)
         d["b_y"] += dy.sum(axis=1, keepdims=True)  # (5b)
         dh = p["W_y"].T @ dy  # (5c)
         dx_of_steps = []
@@ -211,7 +213,13 @@ class Adam:
     than learning_rate. Each model needs an Adam of its own.
     """
 
-    def __init__(self, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8) -> None:
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
         self.learning_rate = learning_rate
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self.k = 0  # updates so far

@@ -464,7 +464,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def find_column(names: list[str], column: str | None) -> int:
     """The index of a column, given by its name in the first line, else by its position from 1."""
-    listed = f"{', '.join(names):.300}"
+    listed = f"{', '.join(map(repr, names)):.300}"
     if column is None and len(names) > 1:
         raise DataError(
             f"line 1: expected one number, got {len(names)} cells: {listed}. Of a table, --column "

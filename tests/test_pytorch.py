@@ -874,7 +874,7 @@ NUMBER, GAPS = "expected a number like 1.5, got", "(gaps have to be filled or cu
         ("", "\xff", "expected text in UTF-8, got 'utf-8' codec"),
         ("", "\n \n", "expected numbers, got an empty file"),
         ("", "price\n", "expected numbers below 'price', got nothing"),
-        ("", "11,234\n11,240", "line 1: expected one number, got 2 cells: 11, 234. Of a table, "
+        ("", "11,234\n11,240", "line 1: expected one number, got 2 cells: '11', '234'. Of a table, "
          "--column names one. If they are one number, write 1.5 for 1,5 and 1500 for 1,500"),
         ("", 28 * "1\n", "expected at least 29 values for --seq-len 12, got 28"),
         ("--seq-len 2", 8 * "1\n", "expected at least 9 values for --seq-len 2, got 8"),
@@ -886,9 +886,9 @@ NUMBER, GAPS = "expected a number like 1.5, got", "(gaps have to be filled or cu
         ("--column Tag", "Tag;Temp, C\n1,5;7,5", f"line 2: {NUMBER} '1,5' {GAPS} commas to be"),
         ("--column 2", "2020,7\n1,2,3", "line 2: expected 2 cell(s) as in line 1, got 3 (a title"),
         ("", "# a comment\n# and one more\n1", f"line 2: {NUMBER} '# and one more'"),
-        ("--column b", "sep=;\na;b\n1;2", "one of sep=, ; got 'b' (a title, a comment or a sep="),
-        ("--column b", "My title\na,b\n1,2", "to be one of My title; got 'b' (a title,"),
-        ("--column b", "a,B\n1,2", "expected --column to be one of a, B; got 'b'"),
+        ("--column b", "sep=;\na;b\n1;2", "one of 'sep=', ''; got 'b' (a title, a comment or"),
+        ("--column b", "My title\na,b\n1,2", "to be one of 'My title'; got 'b' (a title,"),
+        ("--column b", "a,B\n1,2", "expected --column to be one of 'a', 'B'; got 'b'"),
         ("--column b", "b,b\n1,2", "2 columns are called 'b': give its position"),
         ("--column b", 'b\n"2\n3', "line 3: unexpected end of data (is a quote not closed?)"),
     ],

@@ -146,7 +146,7 @@ RUNS = {  # how a table on the page begins: the command that prints it
     "held-out MSE 0.003": "gru_from_scratch.py --task sine --seed 0",
     "updates held-out MSE": "gru_from_scratch.py --task adding --seed 0",
     "held-out MSE 0.001": RESET,
-    "W_z": RESET,
+    "The 14 weights": RESET,
     "Step ": RESET,
     "test MSE": "gru_pytorch.py --device cpu",
     "309 values": SUNSPOTS,
