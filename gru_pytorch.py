@@ -558,8 +558,12 @@ class LeastSquares(nn.Module):
     def __init__(self, windows: Tensor) -> None:
         super().__init__()
         seen, target = with_constant(windows[:, :-1, 0]), windows[:, -1]
-        # gelsd also serves windows that repeat each other, of a series with an exact season.
-        self.weights = torch.linalg.lstsq(seen, target, driver="gelsd").solution  # (W + 1, 1)
+        # W rows more, each of which asks for one weight to be 0 (ridge regression). Among many
+        # windows they hardly count. Of few, they keep the map from exploding when it runs free.
+        W = windows.shape[1] - 1
+        seen = torch.cat([seen, torch.eye(W, W + 1, dtype=seen.dtype)])
+        target = torch.cat([target, torch.zeros(W, 1, dtype=target.dtype)])
+        self.weights = torch.linalg.lstsq(seen, target).solution  # (W + 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return (with_constant(x[:, :, 0]) @ self.weights)[:, None]

@@ -464,6 +464,15 @@ def test_the_reset_demo_prints_a_flagged_step_with_either_gate_as_it_was_before(
         assert re.search(rf"^{name} +(.*)$", out, re.M)[1].split() == [f"{v:.3f}" for v in values]
 
 
+def test_the_flag_that_is_worked_out_by_hand_is_the_one_that_drops_the_largest_sum(capsys):
+    numbers = np.array([0.1, 0.2, 0.1, 0.3, 0.3, 0.2])
+    flags = np.array([1, 0, 1, 0, 0, 1])
+    gfs.print_restart(gfs.one_unit(0), np.stack([numbers, flags], axis=1)[:, :, None])
+    assert (
+        "\nStep 6: a flag and the number 0.20, when the sum was 0.70\n" in capsys.readouterr().out
+    )
+
+
 def test_the_reset_demo_prints_mean_gates_weights_and_the_errors_with_a_gate_held_at_1(demos):
     out, rows, (model, *held) = demos["reset"].out, table(demos["reset"].out), demos["reset"].models
     names = "r held at 1", "r held at 1 at flags", "r held at 1 elsewhere", "z held at 1"

@@ -393,9 +393,11 @@ def own(tmp_path_factory):
 def forecasts_by_hand(network):
     """Forecasts of 12 values from every origin, an index of WAVE: a function for each name."""
     changes = np.diff(WAVE)
-    rows = [[*changes[i - 12 : i], 1] for i in range(12, TRAIN_END - 1)]
-    weights = np.linalg.lstsq(np.array(rows), changes[12 : TRAIN_END - 1], rcond=None)[0]
     unit = math.sqrt(np.mean(changes[: TRAIN_END - 1] ** 2))
+    rows = [[*changes[i - 12 : i], 1] for i in range(12, TRAIN_END - 1)]
+    for_small_weights = unit * np.eye(12, 13)
+    targets = [*changes[12 : TRAIN_END - 1], *np.zeros(12)]
+    weights = np.linalg.lstsq(np.concatenate([rows, for_small_weights]), targets, rcond=None)[0]
 
     def by_network(window):
         x = torch.tensor(window)[None, :, None] / unit
@@ -536,7 +538,7 @@ def test_a_forecast_does_not_depend_on_the_unit_of_the_series(run, drawn, tmp_pa
         ),
         (
             25 * [1, 2, 4, 8],
-            "blend = 0.00 persistence + 0.50 12 before + 0.50 least squares + 0.00",
+            "blend = 0.00 persistence + 1.00 12 before + 0.00 least squares + 0.00",
         ),
     ],
 )
@@ -546,6 +548,16 @@ def test_parts_that_stand_still_and_a_series_that_repeats_itself_have_an_answer(
     np.savetxt(tmp_path / "mine", values)
     status, out, err = run(f"--data {tmp_path / 'mine'} --epochs 1")
     assert (status, err) == (0, "") and told in out and not re.search("nan|inf", out)
+
+
+def test_on_a_short_series_least_squares_does_not_explode_when_it_runs_free(run, drawn, tmp_path):
+    """72 months, of which 50 train: 25 windows for 25 weights."""
+    month, noise = np.arange(72), np.random.default_rng(0).standard_normal(72)
+    np.savetxt(tmp_path / "months", 100 + 10 * np.sin(2 * np.pi * month / 12) + 3 * noise)
+    run(f"--data {tmp_path}/months --seq-len 24 --epochs 1")
+    rmse = curves(drawn["months_gru_forecast.png"].axes[1])
+    for name in ("least squares", "blend"):
+        assert max(rmse[name][1]) < 2 * max(rmse["persistence"][1])
 
 
 def test_files_are_named_by_data_column_and_cell(run, drawn, tmp_path):
