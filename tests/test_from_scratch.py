@@ -579,7 +579,7 @@ def test_ctrl_c_keeps_the_curve_of_what_was_reached_and_other_figures(monkeypatc
     with pytest.raises(KeyboardInterrupt):
         main(["--clip=inf", f"--plots-dir={tmp_path}"])
     [(name, figure)] = drawn.items()
-    assert name == "gru_numpy_training_curve.png"
+    assert name == "gru_numpy_training_curve.png" and (tmp_path / name).exists()
     assert list(figure.axes[0].lines[0].get_ydata()) == [3, 2]  # the mean so far
     assert (tmp_path / "gru_numpy_forecast.png").read_text() == "mine"
 
