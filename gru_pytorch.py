@@ -319,7 +319,9 @@ def sine_demo(options: Options) -> None:
     levels = {name: mse.mean().item() for name, mse in errors.items() if name != network}
     stem = f"{options.cell}_pytorch"
     figures = {
-        f"{stem}_training_curve.png": plot_curve(history, levels),
+        f"{stem}_training_curve.png": plot_curve(
+            history, levels, "mean squared error of all steps"
+        ),
         f"{stem}_by_step.png": plot_by_step(errors, noise),
         f"{stem}_forecast.png": plot_forecast(clean[0], test[0], one_ahead, free[0]),
     }
@@ -346,9 +348,9 @@ def print_by_step(errors: dict[str, Tensor], network: str, noise: float) -> None
     print()
 
 
-def plot_curve(history: History, levels: dict[str, float]) -> Figure:
+def plot_curve(history: History, levels: dict[str, float], error: str) -> Figure:
     """Training and validation error by epoch, the epoch whose weights are kept, and test errors of
-    others to compare with.
+    others to compare with. What the error is goes to the axis.
     """
     train_mse, validation_mse = zip(*history)
     best = validation_mse.index(min(validation_mse))
@@ -358,7 +360,7 @@ def plot_curve(history: History, levels: dict[str, float]) -> Figure:
     axes.plot(best, validation_mse[best], "o", color=RED, label="smallest: its weights are kept")
     for (name, level), dashes in zip(levels.items(), (":", "--", "-.")):
         axes.axhline(level, color="black", ls=dashes, lw=1, label=f"{name}, test")
-    axes.set(xlabel="epoch", ylabel="mean squared error of all steps", yscale="log")
+    axes.set(xlabel="epoch", ylabel=error, yscale="log")
     axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
     return axes.figure
 
@@ -730,7 +732,9 @@ def series_demo(options: Options) -> None:
     stem = f"{options.data.stem}{column}_{options.cell}"
     files = {
         f"{stem}_forecast.csv": table,
-        f"{stem}_training_curve.png": plot_curve(history, {}),
+        f"{stem}_training_curve.png": plot_curve(
+            history, {}, "mean squared error, in mean squares of a change"
+        ),
         f"{stem}_forecast.png": plot_series(values, one_ahead, future, rmse),
     }
     write_files(files, options.plots_dir)

@@ -494,6 +494,9 @@ def test_a_network_learns_from_the_training_part_alone_and_is_chosen_on_the_next
     np.testing.assert_allclose(sorted(validation_y.flatten()), sorted(expected), rtol=1e-6)
     np.testing.assert_allclose(x[3].flatten(), changes[3:15], rtol=1e-6)
     assert fit.history[0][1] == pytest.approx(np.mean(expected**2))  # untrained: persistence
+    (axes,) = own.figures["mine_gru_training_curve.png"].axes
+    assert curves(axes)["validation"][1] == [row[1] for row in fit.history]
+    assert axes.get_ylabel() == "mean squared error, in mean squares of a change"
 
 
 def test_a_long_series_is_trained_and_tested_on_places_drawn_from_all_of_it(
