@@ -225,7 +225,7 @@ def demo(tmp_path_factory):
     with recorded_run(tmp_path_factory.mktemp("demo"), f"{command} --learning-rate 0.02") as demo:
         torch.manual_seed(1)
         demo.train, demo.validation = (
-            gp.with_noise(gp.sine_waves(n, 13), 0.1) for n in (4000, 1000)
+            gp.with_noise(gp.sine_waves(n, 13), 0.1) for n in (3000, 1000)
         )
         demo.clean = gp.sine_waves(1000, 12 + 80)
         demo.test = gp.with_noise(demo.clean, 0.1)
@@ -237,7 +237,7 @@ def test_the_demo_trains_and_validates_on_sets_of_their_own(demo):
     (fit,) = demo.fits
     assert torch.equal(fit.train.sequences, demo.train)
     first, second = fit.epochs_seen
-    assert len(first) == 4000 and not torch.equal(first, second)  # another order in each
+    assert len(first) == 3000 and not torch.equal(first, second)  # another order in each
     assert torch.equal(fit.validation.sequences, demo.validation)
     assert (fit.epochs, fit.learning_rate, fit.max_norm) == (2, 0.02, 1.0)
     assert fit.model.recurrent.hidden_size == 3
