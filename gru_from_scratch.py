@@ -131,13 +131,14 @@ class GRU:
             a = W @ q + b    dq = W.T @ da     as dq_j = sum_i da_i W_ij
                              dW = da @ q.T     as dW_ij = da_i q_j; the product sums over the batch
                              db = da           summed over the batch, as b serves all of it
+            s = u + v        du = ds,  dv = ds
             s = u * v        du = ds * v,  dv = ds * u
             s = sigma(a)     da = ds * s * (1 - s)
             s = tanh(a)      da = ds * (1 - s^2)
 
         What is used several times gets the sum of what each use gives. h_prev is used four times,
         so that it gets four terms: what (4) keeps of it, what goes into the candidate (3), and one
-        through each gate, (2) and (1). x is used three times, a weight at every step.
+        through each gate, (2) and (1). x is used three times, and the weights at every step.
 
         Returns the gradients by the names of the weights; dL/dx_t as item t - 1 of (T, F, B), for a
         layer below; and dL/dh_t as item t of (T + 1, H, B). Call it before the weights change, as
@@ -151,8 +152,9 @@ class GRU:
         dh = p["W_y"].T @ dy  # (5c)
         dx_of_steps = []
         dh_of_steps = [dh]
-        for x, h_prev, z, r, rh, h_tilde, _ in reversed(steps):
-            # Here dh is dL/dh_t, and dh_prev becomes dL/dh_{t-1}.
+        for x, h_prev, z, r, rh, h_tilde, _h in reversed(steps):
+            # Here dh is dL/dh_t, and dh_prev becomes dL/dh_{t-1}. (Only h_T has a loss of its own.
+            # If every step had, each dh would get a term like (5c) here, and W_y and b_y theirs.)
             # (4)  h = (1 - z) * h_prev + z * h_tilde
             dz = dh * (h_tilde - h_prev)  # (4a) as h = h_prev + z * (h_tilde - h_prev)
             dh_tilde = dh * z  # (4b)
@@ -234,8 +236,8 @@ class Adam:
         for name, G in gradients.items():
             self.m[name] = self.beta1 * self.m[name] + (1 - self.beta1) * G  # (9)
             self.v[name] = self.beta2 * self.v[name] + (1 - self.beta2) * G**2  # (10)
-            m_hat = self.m[name] / (1 - self.beta1**self.k)  # (11) both means start at 0,
-            v_hat = self.v[name] / (1 - self.beta2**self.k)  # (12) which these two correct
+            m_hat = self.m[name] / (1 - self.beta1**self.k)  # (11) as m starts at 0
+            v_hat = self.v[name] / (1 - self.beta2**self.k)  # (12) as v does too
             change = self.learning_rate * m_hat / (np.sqrt(v_hat) + self.epsilon)  # (13)
             parameters[name] = parameters[name] - change
 
