@@ -614,36 +614,26 @@ def test_the_sets_of_a_task_are_different_draws_which_the_seed_fixes(
     assert len(torch.cat(sets[1:]).unique(dim=0)) == 2 * len(sets[0])
 
 
-def test_networks_have_equal_batches_of_a_seed_and_one_lstm_a_forget_bias_of_1(monkeypatch, capsys):
+def test_networks_have_equal_batches_of_a_seed_and_one_lstm_a_forget_bias_of_1(monkeypatch):
     given = options("--compare adding --seq-len 6 --hidden-size 4 --batch-size 8 --epochs 2")
-    task, batches, firsts = gp.adding_task(0, given), {}, {}
+    task, calls = gp.adding_task(0, given), []
 
     def fit(model, train_loader, *_, **__):
-        key = *key_of, len(batches)
-        batches[key] = torch.cat([x for _ in range(2) for x, _ in train_loader])
-        firsts[key] = model
+        two_epochs = torch.cat([x for _ in range(2) for x, _ in train_loader])
+        calls.append((model.recurrent, two_epochs))
         return [(1.0, 1.0)]
 
     monkeypatch.setattr(gp, "fit", fit)
-    for key_of in (
-        ("GRU", 0),
-        ("LSTM", 0),
-        ("LSTM, forget bias 1", 0),
-        ("plain RNN", 0),
-        ("GRU", 1),
-    ):
-        gp.train_once(key_of[0], 0.01, key_of[1], task, given)
-    gru, lstm, forget, plain, other_seed = batches.values()
-    assert gru.shape == (2 * 10 * 8, 6, 2) and len(gru.unique(dim=0)) > 150
-    assert torch.equal(gru, lstm) and torch.equal(gru, forget) and torch.equal(gru, plain)
-    assert not torch.equal(gru, other_seed)
-    gru, lstm, forget, plain, _ = (model.recurrent for model in firsts.values())
-    assert [type(layer) for layer in (gru, lstm, forget, plain)] == [
-        nn.GRU,
-        nn.LSTM,
-        nn.LSTM,
-        nn.RNN,
-    ]
+    for name, seed in (*((name, 0) for name in gp.KINDS), ("GRU", 1)):
+        gp.train_once(name, 0.01, seed, task, given)
+    (gru, lstm, forget, plain, _), batches = zip(*calls)
+
+    assert batches[0].shape == (2 * 10 * 8, 6, 2) and len(batches[0].unique(dim=0)) > 150
+    assert all(torch.equal(batches[0], others) for others in batches[1:4])
+    assert not torch.equal(batches[0], batches[4])  # of another seed
+
+    kinds = [type(layer) for layer in (gru, lstm, forget, plain)]
+    assert kinds == [nn.GRU, nn.LSTM, nn.LSTM, nn.RNN]
     bias = forget.bias_ih_l0 + forget.bias_hh_l0  # of the gates i, f, g, o
     assert torch.all(bias[4:8] == 1)
     assert torch.equal(forget.weight_ih_l0, lstm.weight_ih_l0)
